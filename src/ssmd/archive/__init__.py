@@ -1,0 +1,1 @@
+"""The archive: segments, object keys, manifests, and the storage port with its backends."""

@@ -1,0 +1,66 @@
+"""The one module that reads a clock. Everything else is handed a `Clock`.
+
+All times are UTC nanoseconds since 1970-01-01T00:00:00Z as `int`.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a component may know of time."""
+
+    def now_ns(self) -> int:
+        """Wall-clock UTC nanoseconds; may step in either direction."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since an arbitrary origin; never goes back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+
+class ManualClock:
+    """A clock that moves only when told to; for tests and replays."""
+
+    def __init__(self, now_ns: int = 0) -> None:
+        self._now_ns = now_ns
+        self._monotonic_ns = 0
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def monotonic_ns(self) -> int:
+        return self._monotonic_ns
+
+    def advance(self, delta_ns: int) -> None:
+        """Let `delta_ns` (>= 0) pass on both clocks."""
+        self._now_ns += delta_ns
+        self._monotonic_ns += delta_ns
+
+    def step(self, now_ns: int) -> None:
+        """Step the wall clock to `now_ns`; the monotonic clock does not move."""
+        self._now_ns = now_ns
+
+
+def date_of(ts_ns: int) -> str:
+    """UTC calendar date of `ts_ns` as YYYY-MM-DD."""
+    return datetime.fromtimestamp(ts_ns // 1_000_000_000, tz=UTC).strftime("%Y-%m-%d")
+
+
+def iso_of(ts_ns: int) -> str:
+    """`ts_ns` as RFC 3339 UTC text with all nine fraction digits."""
+    seconds, fraction = divmod(ts_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

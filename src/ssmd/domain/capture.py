@@ -1,0 +1,148 @@
+"""Aggregate `capture . {feed} . {connection}`: what a connection to a venue lived through.
+
+Every fact comes from the connection's tape and is identified by its place (session, n, index); places rise along the
+tape, so a fact at or below the last recorded place has been recorded already and yields nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ssmd.domain.decider import Decider
+from ssmd.errors import Rejected
+
+AGGREGATE = "capture"
+
+
+class TapePlace(msgspec.Struct, frozen=True, order=True):
+    """Where on the tape a fact was found; (0, 0, 0) before all."""
+
+    session: int = 0
+    n: int = 0
+    index: int = 0
+
+
+# Commands
+
+
+class RecordFact(msgspec.Struct, frozen=True):
+    """The tape says so: `event` was found at `place`."""
+
+    place: TapePlace
+    event: CaptureEvent
+
+
+# Events. All times are UTC nanoseconds; `ts_recv_ns` is the receive time of the tape entry the fact was found at.
+
+
+class CaptureEvent(msgspec.Struct, frozen=True, tag_field="type"):
+    """What every capture event says: its place on the tape and the receive time there."""
+
+    session: int
+    n: int
+    index: int
+    ts_recv_ns: int
+
+
+class Connected(CaptureEvent, frozen=True, tag="capture.connected.v1"):
+    url: str
+    wire: str
+    instance: str
+    epoch: int
+    version: str
+    previous_session: int
+
+
+class Subscribed(CaptureEvent, frozen=True, tag="capture.subscribed.v1"):
+    """The venue acknowledged a subscription. `tickers_sha256` addresses the sorted set, "" = no ticker filter."""
+
+    sid: int
+    channel: str
+    tickers: tuple[str, ...]
+
+
+class Disconnected(CaptureEvent, frozen=True, tag="capture.disconnected.v1"):
+    cause: str
+    code: int
+    reason: str
+    last_recv_ns: int
+    evidence: str
+
+
+class GapOpened(CaptureEvent, frozen=True, tag="capture.gap-opened.v1"):
+    """A hole begins. `tickers` empty with a channel = the whole channel; `start_ns` = last moment proven good."""
+
+    gap_id: str
+    cause: str
+    start_ns: int
+    channel: str
+    sid: int
+    seq_expected: int
+    seq_found: int
+    tickers: tuple[str, ...]
+    evidence: str
+
+
+class GapClosed(CaptureEvent, frozen=True, tag="capture.gap-closed.v1"):
+    """The hole is over for `tickers` (empty = for all it concerned)."""
+
+    gap_id: str
+    start_ns: int
+    end_ns: int
+    tickers: tuple[str, ...]
+
+
+class DriftDetected(CaptureEvent, frozen=True, tag="capture.drift-detected.v1"):
+    """A frame did not fit the mapper: `what` is unknown-type, unknown-field, missing-field, wrong-type, unknown-value."""
+
+    what: str
+    frame_type: str
+    field: str
+    detail: str
+
+
+class ClockStepped(CaptureEvent, frozen=True, tag="capture.clock-stepped.v1"):
+    step_ns: int
+
+
+class TailCut(CaptureEvent, frozen=True, tag="capture.tail-cut.v1"):
+    size_bytes: int
+
+
+class DayMarked(CaptureEvent, frozen=True, tag="capture.day-marked.v1"):
+    """No further entry of `date` will come from this connection."""
+
+    date: str
+
+
+EVENTS = (Connected, Subscribed, Disconnected, GapOpened, GapClosed, DriftDetected, ClockStepped, TailCut, DayMarked)
+
+
+# State
+
+
+class State(msgspec.Struct, frozen=True):
+    last: TapePlace = TapePlace()
+    epoch: int = 0
+
+
+def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
+    """Record a fact once; refuse facts of a fenced (lower) epoch."""
+    if command.place <= state.last:
+        return ()
+    event = command.event
+    if isinstance(event, Connected) and event.epoch < state.epoch:
+        raise Rejected(
+            "capture-fenced",
+            f"connection epoch {event.epoch} is behind epoch {state.epoch}: another connector took over",
+        )
+    return (event,)
+
+
+def evolve(state: State, event: CaptureEvent) -> State:
+    place = TapePlace(event.session, event.n, event.index)
+    epoch = max(state.epoch, event.epoch) if isinstance(event, Connected) else state.epoch
+    return State(last=max(place, state.last), epoch=epoch)
+
+
+DECIDER: Decider[RecordFact, CaptureEvent, State] = Decider(AGGREGATE, ("feed", "connection"), State(), decide, evolve, EVENTS)

@@ -1,0 +1,1 @@
+"""Kalshi: frames, session, normalization, signing."""

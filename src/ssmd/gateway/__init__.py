@@ -1,0 +1,1 @@
+"""The gateway: market data over WebSocket and REST."""

@@ -1,0 +1,170 @@
+"""The registry's documents as strict types: unknown keys are refused, every field has a meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+Date = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+Status = Literal["draft", "active", "deprecated"]
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Root of all documents and their parts."""
+
+
+class Endpoint(Document, frozen=True, kw_only=True):
+    """One place where the venue can be reached. `rest` and `websocket` may be "simulator": filled in at run time."""
+
+    rest: str
+    websocket: str
+
+
+class FeedVersion(Document, frozen=True, kw_only=True):
+    """What holds for a feed from `effective_from` on (inclusive, UTC date) until the next version."""
+
+    effective_from: Date
+    effective_to: Date | None = None
+    wire: str
+    protocol: Literal["websocket"] = "websocket"
+    endpoints: dict[str, Endpoint]
+    auth: Literal["kalshi-signature", "none"] = "none"
+    channels: tuple[str, ...] = ()
+
+
+class FeedDocument(Document, frozen=True, kw_only=True):
+    """exchanges/feeds/{name}.yaml"""
+
+    name: Name
+    display_name: str = ""
+    type: Literal["prediction-market", "spot"]
+    status: Status
+    versions: Annotated[tuple[FeedVersion, ...], msgspec.Meta(min_length=1)]
+
+
+class SchemaVersion(Document, frozen=True, kw_only=True):
+    """One version of a record definition. `sha256` is of the definition file's bytes."""
+
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    status: Status
+    definition: str
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    effective_from: Date
+    compatible_with: tuple[int, ...] = ()
+
+
+class SchemaDocument(Document, frozen=True, kw_only=True):
+    """exchanges/schemas/{name}.yaml"""
+
+    name: Name
+    format: Literal["capnp"]
+    root: str
+    versions: Annotated[tuple[SchemaVersion, ...], msgspec.Meta(min_length=1)]
+
+
+class KeyDefinition(Document, frozen=True, kw_only=True):
+    """A secret the environment needs; never its value. `source` env: SSMD_<KEY>_<FIELD>, or SSMD_<KEY>_<FIELD>_FILE."""
+
+    type: Literal["kalshi-api-key", "opaque"]
+    fields: tuple[str, ...]
+    required: bool = True
+    rotation_days: int = 90
+    source: Literal["env", "generated"] = "env"
+
+
+class SimulatorSettings(Document, frozen=True, kw_only=True):
+    """For endpoint "simulator": a seeded market model."""
+
+    seed: int = 1
+    markets: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
+    speed: Annotated[str, msgspec.Meta(pattern=r"^(max|\d+(\.\d+)?x)$")] = "1x"
+
+
+class Capture(Document, frozen=True, kw_only=True):
+    """What is captured. `tickers` empty = every open market the venue lists (up to `tickers_max`)."""
+
+    endpoint: str
+    key: str = ""
+    channels: tuple[str, ...] = ("orderbook_delta", "ticker", "trade", "market_lifecycle_v2")
+    tickers: tuple[str, ...] = ()
+    tickers_max: Annotated[int, msgspec.Meta(ge=1, le=500_000)] = 1000
+    connection: Name = "main"
+    simulator: SimulatorSettings = SimulatorSettings()
+
+
+class Transport(Document, frozen=True, kw_only=True):
+    """Market data streams. `url` "embedded": a nats-server that `ssmd up` runs."""
+
+    backend: Literal["nats", "memory"] = "nats"
+    url: str = "embedded"
+    max_age_hours: Annotated[int, msgspec.Meta(ge=1)] = 72
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 8 << 30
+
+
+class JournalSettings(Document, frozen=True, kw_only=True):
+    """Domain events."""
+
+    backend: Literal["nats", "sqlite", "memory"] = "nats"
+    url: str = "embedded"
+
+
+class Storage(Document, frozen=True, kw_only=True):
+    """Where segments and manifests go. local: `path`, relative to the environment's state directory."""
+
+    backend: Literal["local", "s3", "memory"] = "local"
+    path: str = "archive"
+    bucket: str = ""
+    url: str = ""
+
+
+class CacheSettings(Document, frozen=True, kw_only=True):
+    """Where projections are kept. memory: every query folds the journal in process."""
+
+    backend: Literal["redis", "memory"] = "redis"
+    url: str = "embedded"
+
+
+class TapeSettings(Document, frozen=True, kw_only=True):
+    """The connector's local log. Past `bytes_max` capture stops (a gap) rather than lose what is recorded."""
+
+    block_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    block_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1 << 20)] = 256 << 10
+    fsync_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
+    file_bytes: Annotated[int, msgspec.Meta(ge=1 << 16)] = 64 << 20
+    bytes_max: Annotated[int, msgspec.Meta(ge=1 << 20)] = 16 << 30
+
+
+class ArchiveSettings(Document, frozen=True, kw_only=True):
+    """When a segment is cut: at `segment_bytes` of content, at the day's end, or after `idle_seconds` without data."""
+
+    segment_bytes: Annotated[int, msgspec.Meta(ge=1 << 16)] = 64 << 20
+    idle_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    zstd_level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+
+
+class GatewaySettings(Document, frozen=True, kw_only=True):
+    """`port` 0 = any free one, told by `ssmd up` and in the run file."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8900
+
+
+class EnvironmentDocument(Document, frozen=True, kw_only=True):
+    """exchanges/environments/{name}.yaml"""
+
+    keys: dict[str, KeyDefinition] = {}
+    name: Name
+    status: Status = "active"
+    feed: Name
+    schema: str
+    timezone: str = "UTC"
+    capture: Capture
+    transport: Transport = Transport()
+    journal: JournalSettings = JournalSettings()
+    storage: Storage = Storage()
+    cache: CacheSettings = CacheSettings()
+    tape: TapeSettings = TapeSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    gateway: GatewaySettings = GatewaySettings()

@@ -1,0 +1,172 @@
+"""Tape blocks: the unit that is written, checksummed, published and archived. Pure bytes in, bytes out.
+
+Layout (little endian), 88 bytes of header and then the entries:
+
+    0   4s  magic "SSB1"
+    4   u32 size of the entries in bytes
+    8   u32 number of entries (>= 1)
+    12  u32 reserved, 0
+    16  u64 session
+    24  u64 n of the first entry
+    32  u64 ts_recv_ns of the first entry
+    40  u64 ts_recv_ns of the last entry
+    48  16s digest of the block before it on this tape, zeros for the first one ever
+    64  16s digest of this block: BLAKE2b-128 over bytes 0..64 and the entries
+    80  u64 reserved, 0 (covered by the digest as part of the entries' prefix)
+
+    an entry: u8 kind, u64 ts_recv_ns, u32 size, payload
+
+A block belongs to one session and one calendar day; entries are numbered `n`, contiguous per session, from 1.
+`session` numbers the connections made: the wall-clock UTC nanoseconds at which it was made, raised to the last
+session's + 1 where the clock stepped back, so sessions of one tape always rise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from ssmd.errors import Malformed
+
+MAGIC: Final = b"SSB1"
+NO_DIGEST: Final = bytes(16)
+_HEADER: Final = struct.Struct("<4sIIIQQQQ16s16sQ")
+_ENTRY: Final = struct.Struct("<BQI")
+HEADER_BYTES: Final = _HEADER.size
+ENTRY_OVERHEAD_BYTES: Final = _ENTRY.size
+_DIGEST_START: Final = 64
+
+
+class EntryKind(IntEnum):
+    IN = 1
+    """A payload the venue sent, byte for byte."""
+    OUT = 2
+    """A command we sent, byte for byte."""
+    CTL = 3
+    """A fact of ours (`schemas.control`), JSON."""
+
+
+class Entry(NamedTuple):
+    """One tape entry. `n` counts from 1 within its session."""
+
+    kind: int
+    n: int
+    ts_recv_ns: int
+    payload: bytes
+
+
+class Block(NamedTuple):
+    """A decoded and verified block."""
+
+    session: int
+    first_n: int
+    previous_digest: bytes
+    digest: bytes
+    entries: Sequence[Entry]
+
+    @property
+    def last_n(self) -> int:
+        return self.first_n + len(self.entries) - 1
+
+
+class BlockHeader(NamedTuple):
+    """A block's header, not yet verified against its entries."""
+
+    entries_bytes: int
+    entries_count: int
+    session: int
+    first_n: int
+    first_ts_ns: int
+    last_ts_ns: int
+    previous_digest: bytes
+    digest: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return HEADER_BYTES + self.entries_bytes
+
+    @property
+    def last_n(self) -> int:
+        return self.first_n + self.entries_count - 1
+
+
+def _digest(head: bytes, tail: bytes, body: bytes) -> bytes:
+    state = hashlib.blake2b(head, digest_size=16)
+    state.update(tail)
+    state.update(body)
+    return state.digest()
+
+
+def pack_entry(kind: int, ts_recv_ns: int, payload: bytes) -> bytes:
+    """One entry's bytes, to be joined into the body given to `encode_body`."""
+    return _ENTRY.pack(kind, ts_recv_ns, len(payload)) + payload
+
+
+def encode_body(
+    session: int, first_n: int, count: int, first_ts_ns: int, last_ts_ns: int, previous_digest: bytes, body: bytes
+) -> tuple[bytes, bytes]:
+    """A whole block of already packed entries.
+
+    Returns:
+        the block's bytes, and its digest for the next block's chain.
+    """
+    head = _HEADER.pack(MAGIC, len(body), count, 0, session, first_n, first_ts_ns, last_ts_ns, previous_digest, NO_DIGEST, 0)
+    digest = _digest(head[:_DIGEST_START], head[80:], body)
+    return b"".join((head[:_DIGEST_START], digest, head[80:], body)), digest
+
+
+def encode_block(session: int, first_n: int, entries: Sequence[tuple[int, int, bytes]], previous_digest: bytes) -> bytes:
+    """A block of (kind, ts_recv_ns, payload) entries; convenience over `encode_body`."""
+    body = b"".join(pack_entry(kind, ts, payload) for kind, ts, payload in entries)
+    return encode_body(session, first_n, len(entries), entries[0][1], entries[-1][1], previous_digest, body)[0]
+
+
+def decode_header(data: bytes | memoryview, offset: int = 0) -> BlockHeader:
+    """The header at `offset`.
+
+    Raises:
+        Malformed: too short, or not a block.
+    """
+    if len(data) - offset < HEADER_BYTES:
+        raise Malformed(f"a block header needs {HEADER_BYTES} bytes, {len(data) - offset} are left")
+    magic, size, count, zero, session, first_n, first_ts, last_ts, previous, digest, pad = _HEADER.unpack_from(data, offset)
+    if magic != MAGIC or count == 0 or zero or pad:
+        raise Malformed(f"no block starts at byte {offset}")
+    return BlockHeader(size, count, session, first_n, first_ts, last_ts, previous, digest)
+
+
+def decode_block(data: bytes, offset: int = 0) -> Block:
+    """The block at `offset`, verified: digest, entry sizes, and times that the header repeats.
+
+    Raises:
+        Malformed: with what does not fit. A flipped bit anywhere in the block is found by the digest.
+    """
+    header = decode_header(data, offset)
+    body_start = offset + HEADER_BYTES
+    body = data[body_start : body_start + header.entries_bytes]
+    if len(body) != header.entries_bytes:
+        raise Malformed(f"block at byte {offset} has {header.entries_bytes} bytes of entries, {len(body)} are there")
+    found = _digest(data[offset : offset + _DIGEST_START], data[offset + 80 : body_start], body)
+    if found != header.digest:
+        raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
+    return Block(header.session, header.first_n, header.previous_digest, header.digest, list(_entries(header, body)))
+
+
+def _entries(header: BlockHeader, body: bytes) -> Iterator[Entry]:
+    at, n, end = 0, header.first_n, len(body)
+    while at < end:
+        if end - at < ENTRY_OVERHEAD_BYTES:
+            raise Malformed(f"block of session {header.session}: entry {n} is cut")
+        kind, ts, size = _ENTRY.unpack_from(body, at)
+        at += ENTRY_OVERHEAD_BYTES
+        payload = body[at : at + size]
+        if len(payload) != size:
+            raise Malformed(f"block of session {header.session}: entry {n} is cut")
+        yield Entry(kind, n, ts, payload)
+        at += size
+        n += 1
+    if n - header.first_n != header.entries_count:
+        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {n - header.first_n} found")

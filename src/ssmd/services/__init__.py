@@ -1,0 +1,1 @@
+"""Long-lived processes: connector, archivers, projector, simulator, supervisor, embedded servers."""

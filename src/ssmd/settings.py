@@ -1,0 +1,48 @@
+"""The one module that reads the process's environment variables, and where a workspace keeps its files.
+
+SSMD_ENV          which environment a command means
+SSMD_WORKSPACE    the directory that holds exchanges/ and .ssmd/ (default: the nearest one upwards)
+SSMD_LOG_LEVEL    debug | info | warning | error
+SSMD_<KEY>_<FIELD>, SSMD_<KEY>_<FIELD>_FILE   secrets, read by `keys` through `variables()`
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+def variables() -> Mapping[str, str]:
+    """The process's environment variables, as they are now."""
+    return os.environ  # noqa: TID251 - this module is their one reader
+
+
+class Workspace(NamedTuple):
+    """One checkout: `root` holds exchanges/ (the registry) and .ssmd/ (local state, not in git)."""
+
+    root: Path
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "exchanges"
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".ssmd"
+
+    def environment(self, env: str) -> Path:
+        """State of one environment: run.json, tape/, archive/, nats-journal/, nats-transport/, cache/, logs/, spool/."""
+        return self.state / env
+
+
+def find_workspace(start: Path, given: str = "") -> Workspace:
+    """`given` if set, else the nearest directory from `start` upwards that holds exchanges/, else `start`."""
+    if given:
+        return Workspace(Path(given).resolve())
+    here = start.resolve()
+    for directory in (here, *here.parents):
+        if (directory / "exchanges" / "environments").is_dir():
+            return Workspace(directory)
+    return Workspace(here)

@@ -1,0 +1,106 @@
+"""The transport port: the raw and market streams as their readers and writers see them. Backends: nats, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+StreamName = Literal["raw", "market", "dlq"]
+
+
+class StreamMessage(NamedTuple):
+    """One stored message. `seq` is its stream sequence, `message_id` its Nats-Msg-Id or ""."""
+
+    seq: int
+    subject: str
+    payload: bytes
+    message_id: str
+
+
+class StreamState(NamedTuple):
+    """What a stream holds: sequences first_seq..last_seq (0 and 0 = nothing ever).
+
+    `incarnation` is lower-case hex that names this life of the stream; sequences of two incarnations do not compare.
+    """
+
+    incarnation: str
+    first_seq: int
+    last_seq: int
+    messages: int
+    size_bytes: int
+
+
+class StreamReader(Protocol):
+    """Reads a stream in order, every matching message once, from its start position on; survives the server's restart."""
+
+    async def next(self, timeout_s: float) -> list[StreamMessage]:
+        """The next messages, at least one; [] when none came within `timeout_s`.
+
+        Raises:
+            Unavailable: the server has been away for longer than the reader's limit. Calling again goes on trying.
+            Conflict: the stream is shorter than the position, or another incarnation: the position means nothing there.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop reading. Safe to call twice."""
+        ...
+
+
+class Outgoing(NamedTuple):
+    """One message to publish."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+
+
+class PublishConnection(Protocol):
+    """One connection for ordered publishing. It never reconnects: after trouble it is closed and another one opened."""
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Send in order, without waiting; acknowledgements are counted."""
+        ...
+
+    async def acknowledged(self, count: int, timeout_s: float) -> None:
+        """Wait until `count` messages of this connection have been acknowledged.
+
+        Raises:
+            Unavailable: connection lost, an error acknowledgement, or none within `timeout_s`.
+        """
+        ...
+
+    @property
+    def acks(self) -> int:
+        """Acknowledgements received on this connection."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Access to the streams of one environment."""
+
+    async def state(self, stream: StreamName) -> StreamState:
+        """What the stream holds now.
+
+        Raises:
+            Unavailable: no answer, or the stream does not exist (`ssmd streams apply`).
+        """
+        ...
+
+    async def last(self, stream: StreamName, subject: str) -> StreamMessage | None:
+        """The last message stored on exactly `subject`, from the leader."""
+        ...
+
+    async def read(self, stream: StreamName, *, after: int = 0, filters: Sequence[str] = ()) -> StreamReader:
+        """A reader of the messages behind sequence `after` on any of `filters` (none = all)."""
+        ...
+
+    async def publisher(self) -> PublishConnection:
+        """A new publishing connection."""
+        ...
+
+    async def close(self) -> None:
+        """Release all connections. Safe to call twice."""
+        ...
