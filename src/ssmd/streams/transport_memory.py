@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from ssmd.errors import Conflict, Unavailable
 from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamReader, StreamState
@@ -62,7 +62,7 @@ class MemoryTransport:
         self._streams: dict[StreamName, _Stream] = {}
         self.is_away = False
         for name in ("raw", "market", "dlq"):
-            self.reset(cast("StreamName", name))
+            self.reset(name)
 
     def reset(self, stream: StreamName, *, keep: int = 0) -> None:
         """Lose what `stream` holds behind sequence `keep`: with 0 a new incarnation begins."""
