@@ -1,0 +1,1 @@
+"""Kalshi as a pure, seeded model: markets, order flow, subscriptions and the frames and bodies they make."""
