@@ -161,6 +161,8 @@ def decide(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, ...]:
 
 def _seal(state: State, command: SealSegment) -> tuple[ArchiveEvent, ...]:
     _fence(state, command.epoch)
+    if not 0 < command.first_seq <= command.last_seq:
+        raise Rejected("segment-range", f"messages {command.first_seq}..{command.last_seq} are no range")
     if command.incarnation == state.incarnation:
         if command.last_seq <= state.last_seq:
             return ()

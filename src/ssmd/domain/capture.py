@@ -126,11 +126,18 @@ class State(msgspec.Struct, frozen=True):
     epoch: int = 0
 
 
+def place_of(event: CaptureEvent) -> TapePlace:
+    """Where on the tape `event` was found."""
+    return TapePlace(event.session, event.n, event.index)
+
+
 def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
     """Record a fact once; refuse facts of a fenced (lower) epoch."""
     if command.place <= state.last:
         return ()
     event = command.event
+    if place_of(event) != command.place:
+        raise Rejected("capture-place-mismatch", f"the event says {place_of(event)}, the command {command.place}")
     if isinstance(event, Connected) and event.epoch < state.epoch:
         raise Rejected(
             "capture-fenced",
@@ -140,7 +147,7 @@ def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
 
 
 def evolve(state: State, event: CaptureEvent) -> State:
-    place = TapePlace(event.session, event.n, event.index)
+    place = place_of(event)
     epoch = max(state.epoch, event.epoch) if isinstance(event, Connected) else state.epoch
     return State(last=max(place, state.last), epoch=epoch)
 
