@@ -1,0 +1,93 @@
+"""Real servers for every test that wants one: one of each kind per test worker, in a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}  # noqa: TID251 - how the tests are run is no setting of ssmd
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_tool(name): needs a program of `make ci-deps`; skipped without it, fails in CI")
+
+
+def find_tool(name: str) -> str | None:
+    """Path of a program that some tests use: on PATH, or put under .tools by `make ci-deps`."""
+    return shutil.which(name) or shutil.which(name, path=str(ROOT / ".tools" / "usr" / "bin"))
+
+
+@pytest.fixture(autouse=True)
+def _tools(request: pytest.FixtureRequest) -> None:
+    for marker in request.node.iter_markers("needs_tool"):
+        for name in marker.args:
+            if find_tool(name) is None:
+                reason = f"the program {name} is not installed: make ci-deps"
+                if IN_CI:
+                    pytest.fail(reason, pytrace=False)
+                pytest.skip(reason)
+
+
+def _served(server: RunningServer) -> Iterator[RunningServer]:
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def journal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """nats-server as the journal's: every write fsynced. Shared by a worker's tests: do not stop it."""
+    directory = tmp_path_factory.mktemp("servers") / "nats-journal"
+    yield from _served(asyncio.run(start_nats(directory, sync_always=True)))
+
+
+@pytest.fixture(scope="session")
+def transport_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """nats-server as the market data's: default sync. Shared by a worker's tests: do not stop it."""
+    directory = tmp_path_factory.mktemp("servers") / "nats-transport"
+    yield from _served(asyncio.run(start_nats(directory, sync_always=False)))
+
+
+@pytest.fixture(scope="session")
+def cache_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Redis-compatible server. Shared by a worker's tests: do not stop or flush it."""
+    directory = tmp_path_factory.mktemp("servers") / "cache"
+    yield from _served(asyncio.run(start_cache(directory)))
+
+
+@pytest.fixture(scope="session")
+def journal_url(journal_server: RunningServer) -> str:
+    return journal_server.url
+
+
+@pytest.fixture(scope="session")
+def transport_url(transport_server: RunningServer) -> str:
+    return transport_server.url
+
+
+@pytest.fixture(scope="session")
+def cache_url(cache_server: RunningServer) -> str:
+    return cache_server.url
+
+
+@pytest.fixture
+def fresh_env() -> str:
+    """An environment name no other test has: streams, subjects and keys made under it are the test's own."""
+    return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Captures and facts beside the checkout; absent on other machines, where such tests are skipped even in CI."""
+    directory = ROOT.parent / "shared"
+    if not directory.is_dir():
+        pytest.skip(f"no {directory}: this test compares with captures that are not part of the repository")
+    return directory
