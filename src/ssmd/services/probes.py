@@ -6,7 +6,7 @@ import asyncio
 import json
 
 LOOPBACK = "127.0.0.1"
-_PROBE_S = 2.0
+_PROBE_S = 0.5
 
 
 async def nats_ready(monitor_port: int, server_name: str) -> bool:
