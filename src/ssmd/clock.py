@@ -6,8 +6,9 @@ All times are UTC nanoseconds since 1970-01-01T00:00:00Z as `int`.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 
 class Clock(Protocol):
@@ -58,6 +59,29 @@ class ManualClock:
 def date_of(ts_ns: int) -> str:
     """UTC calendar date of `ts_ns` as YYYY-MM-DD."""
     return datetime.fromtimestamp(ts_ns // 1_000_000_000, tz=UTC).strftime("%Y-%m-%d")
+
+
+class DayCalendar:
+    """Calendar days of one time zone, as the archive counts them.
+
+    Args:
+        zone: IANA name ("UTC", "America/New_York").
+
+    Raises:
+        zoneinfo.ZoneInfoNotFoundError: for an unknown name; the registry has checked it before.
+    """
+
+    def __init__(self, zone: str = "UTC") -> None:
+        self._zone = ZoneInfo(zone)
+
+    def day_of(self, ts_ns: int) -> tuple[str, int]:
+        """The day of `ts_ns` as YYYY-MM-DD, and the first nanosecond after that day."""
+        local = datetime.fromtimestamp(ts_ns // 1_000_000_000, tz=self._zone)
+        return local.strftime("%Y-%m-%d"), self.start_ns(local.date() + timedelta(days=1))
+
+    def start_ns(self, day: date) -> int:
+        """The first nanosecond of `day`."""
+        return int(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp()) * 1_000_000_000
 
 
 def iso_of(ts_ns: int) -> str:

@@ -58,8 +58,12 @@ class Outgoing(NamedTuple):
 class PublishConnection(Protocol):
     """One connection for ordered publishing. It never reconnects: after trouble it is closed and another one opened."""
 
-    def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Send in order, without waiting; acknowledgements are counted."""
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Send in order, without waiting for acknowledgements, which are counted.
+
+        Raises:
+            Unavailable: this connection is of no more use.
+        """
         ...
 
     async def acknowledged(self, count: int, timeout_s: float) -> None:
@@ -91,6 +95,10 @@ class Transport(Protocol):
 
     async def last(self, stream: StreamName, subject: str) -> StreamMessage | None:
         """The last message stored on exactly `subject`, from the leader."""
+        ...
+
+    async def get(self, stream: StreamName, seq: int) -> StreamMessage | None:
+        """The message at exactly `seq`, or None where there is none (not yet, or no longer)."""
         ...
 
     async def read(self, stream: StreamName, *, after: int = 0, filters: Sequence[str] = ()) -> StreamReader:

@@ -104,6 +104,10 @@ class MemoryTransport:
     async def last(self, stream: StreamName, subject: str) -> StreamMessage | None:
         return next((message for message in reversed(self._held(stream).messages) if message.subject == subject), None)
 
+    async def get(self, stream: StreamName, seq: int) -> StreamMessage | None:
+        held = self._held(stream)
+        return held.messages[seq - held.first_seq] if held.first_seq <= seq <= held.last_seq else None
+
     async def read(self, stream: StreamName, *, after: int = 0, filters: Sequence[str] = ()) -> StreamReader:
         held = self._held(stream)
         if after > held.last_seq:
@@ -159,7 +163,7 @@ class _MemoryPublisher:
         self._transport = transport
         self._acks = 0
 
-    def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
         for message in messages:
             self._transport.put(message)
             self._acks += 1

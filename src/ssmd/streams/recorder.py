@@ -1,0 +1,128 @@
+"""One session's entries on their way to the tape: numbered, timed, gathered into blocks.
+
+A block ends after `block_ns`, at `block_bytes`, and at the day boundary. Receive times never decrease within a session;
+a wall clock that steps against the monotonic one is told as a fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ssmd.clock import Clock
+from ssmd.schemas.blocks import EntryKind, pack_entry
+from ssmd.schemas.control import AnyFact, ClockStepped, DayMark, encode_fact
+from ssmd.streams.tape import TapeWriter
+from ssmd.streams.tape_files import TapeBlock
+
+BLOCK_BYTES: Final = 256 << 10
+STEP_NS: Final = 500_000_000
+"""A wall clock that moved by more than this against the monotonic clock since the last block has stepped."""
+
+
+class Recorder:
+    """Writes one session.
+
+    Args:
+        session: its number; see `schemas.blocks`.
+        day_of: the day (YYYY-MM-DD) a receive time belongs to, and the first nanosecond of the day after it.
+        on_block: called with each block right after its write(2), in order.
+        on_begin: called when the first entry of a block has been taken, so that the owner can time its end.
+    """
+
+    def __init__(
+        self,
+        tape: TapeWriter,
+        session: int,
+        clock: Clock,
+        *,
+        day_of: Callable[[int], tuple[str, int]],
+        on_block: Callable[[TapeBlock], None],
+        on_begin: Callable[[], None],
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self.session = session
+        self.last_n = 0
+        self.last_ts_ns = session
+        self.last_frame_ns = 0
+        self._tape = tape
+        self._clock = clock
+        self._day_of = day_of
+        self._on_block = on_block
+        self._on_begin = on_begin
+        self._block_bytes = block_bytes
+        self._date, self._day_end_ns = day_of(session)
+        self._packed: list[bytes] = []
+        self._packed_bytes = 0
+        self._first_ts_ns = 0
+        self._offset_ns = clock.now_ns() - clock.monotonic_ns()
+
+    def frame(self, payload: bytes) -> None:
+        """Take one payload of the venue; its receive time is now."""
+        ts_ns = self._clock.now_ns()
+        ts_ns = max(ts_ns, self.last_ts_ns)
+        self.last_frame_ns = ts_ns
+        self._add(EntryKind.IN, ts_ns, payload)
+
+    def command(self, payload: bytes) -> None:
+        """Take one command of ours, before it is sent."""
+        self._add(EntryKind.OUT, max(self._clock.now_ns(), self.last_ts_ns), payload)
+
+    def fact(self, fact: AnyFact) -> None:
+        """Take one fact of ours."""
+        self._add(EntryKind.CTL, max(self._clock.now_ns(), self.last_ts_ns), encode_fact(fact))
+
+    def _add(self, kind: EntryKind, ts_ns: int, payload: bytes) -> None:
+        if ts_ns >= self._day_end_ns:
+            self._turn_day(ts_ns)
+        packed = pack_entry(kind, ts_ns, payload)
+        if self._packed and self._packed_bytes + len(packed) > self._block_bytes:
+            self.flush()
+        if not self._packed:
+            self._first_ts_ns = ts_ns
+            self._on_begin()
+        self._packed.append(packed)
+        self._packed_bytes += len(packed)
+        self.last_n += 1
+        self.last_ts_ns = ts_ns
+
+    def _turn_day(self, ts_ns: int) -> None:
+        """Mark the day that is over as its last entry, in a block of that day."""
+        mark = encode_fact(DayMark(self._date))
+        last_ns_of_day = self._day_end_ns - 1
+        self._date, self._day_end_ns = self._day_of(ts_ns)
+        # The mark belongs to the day it ends: it carries that day's last nanosecond, which no later entry precedes.
+        day_end_ns, self._day_end_ns = self._day_end_ns, last_ns_of_day + 1_000
+        self._add(EntryKind.CTL, last_ns_of_day, mark)
+        self._day_end_ns = day_end_ns
+        self.flush()
+
+    def turn_day(self) -> None:
+        """Mark the day now if the clock is past its end: for sessions in which nothing happens."""
+        now_ns = self._clock.now_ns()
+        if now_ns >= self._day_end_ns:
+            self._turn_day(now_ns)
+
+    def watch_clock(self) -> None:
+        """Tell a step of the wall clock, measured against the monotonic clock since the last call."""
+        offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
+        step_ns = offset_ns - self._offset_ns
+        self._offset_ns = offset_ns
+        if abs(step_ns) > STEP_NS:
+            self.fact(ClockStepped(step_ns))
+
+    def flush(self) -> None:
+        """Write the block that is being gathered, if any.
+
+        Raises:
+            Unavailable: the tape cannot be written; the entries stay here, for another try.
+        """
+        if not self._packed:
+            return
+        count = len(self._packed)
+        block = self._tape.append(
+            self.session, self.last_n - count + 1, count, self._first_ts_ns, self.last_ts_ns, b"".join(self._packed)
+        )
+        self._packed.clear()
+        self._packed_bytes = 0
+        self._on_block(block)
