@@ -1,0 +1,276 @@
+"""How ssmd is connected to a NATS server: one connection, one life.
+
+A `Connection` never reconnects. A client that reconnects by itself sends what it buffered meanwhile, so an append that
+timed out could still happen minutes later, and pipelined messages could change their order. Whoever needs to go on
+opens another connection and decides there what is still to be done. A request outstanding when the connection is lost
+fails at once instead of at its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ssmd.errors import Misconfigured, Unavailable
+from ssmd.identifiers import RandomBytes
+
+API: Final = "$JS.API."
+STATUS_HEADER: Final = "Status"
+NO_RESPONDERS: Final = "503"
+SCHEMES: Final = ("nats", "tls", "ws", "wss")
+CLOSE_TIMEOUT_S: Final = 2.0
+PING_INTERVAL_S: Final = 20
+
+_SECRETS: Final = re.compile(r"^([a-z]+://)?[^/]*@")
+
+
+class ApiRefused(Unavailable):
+    """JetStream answered with an error. Whoever knows the code says what it means; to others nothing was done.
+
+    Attributes:
+        err_code: JetStream's own number (10071 = wrong last sequence); 0 where it gave none.
+    """
+
+    def __init__(self, message: str, *, code: int, err_code: int, mend: str = "") -> None:
+        super().__init__(message, mend=mend)
+        self.code = code
+        self.err_code = err_code
+
+
+def redacted(url: str) -> str:
+    """`url` without user and password, for messages; several are separated by commas."""
+    return ",".join(_SECRETS.sub(r"\1", one.strip()) for one in url.split(","))
+
+
+def _servers(url: str) -> list[str]:
+    servers = [one.strip() for one in url.split(",")]
+    for server in servers:
+        try:
+            split = urlsplit(server)
+            is_valid = split.scheme in SCHEMES and bool(split.hostname) and split.port != 0
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            raise Misconfigured(
+                f"not the url of a NATS server: {redacted(server)!r}", mend="write it as nats://host:port or tls://host:port"
+            )
+    return servers
+
+
+def backoff_s(attempt: int, random: RandomBytes, *, first_s: float = 0.05, max_s: float = 5.0) -> float:
+    """How long to wait before attempt `attempt` (1 = the first repeat): doubling, bounded, half of it jitter."""
+    ceiling = min(max_s, first_s * 2.0 ** min(attempt - 1, 20))
+    return ceiling * (0.5 + int.from_bytes(random(2), "big") / 131072)
+
+
+class Connection:
+    """See the module. Not thread-safe: one event loop. Made by `open`."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url = redacted(url)
+        self.name = name
+        self.client = Client()
+        self.lost = asyncio.Event()
+        """Set when the connection is gone, for whatever reason."""
+        self.reason = ""
+        """Why it is gone."""
+        self._inbox = ""
+        self._asked = 0
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, timeout_s: float, pending_size: int = 0) -> Connection:
+        """Connect once.
+
+        Args:
+            url: one server or several of one cluster, separated by commas.
+            pending_size: bytes buffered before a publisher is held back (nats-py); 0 = no limit, the caller bounds it.
+
+        Raises:
+            Unavailable: nobody answered within `timeout_s`.
+            Misconfigured: the server does not let us in, or the url is none.
+        """
+        servers = _servers(url)
+        connection = cls(url, name)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await connection._connect(servers, timeout_s, pending_size)
+        except nats.errors.AuthorizationError as error:
+            await connection.abandon()
+            raise Misconfigured(
+                f"{connection.url}: {error}", mend="check the url, user and password of this server in the environment"
+            ) from error
+        except (OSError, nats.errors.Error) as error:
+            await connection.abandon()
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"no NATS server at {connection.url} within {timeout_s:g} s: {why}") from error
+        except BaseException:
+            await connection.abandon()
+            raise
+        return connection
+
+    async def _connect(self, servers: list[str], timeout_s: float, pending_size: int) -> None:
+        await self.client.connect(
+            servers=servers,
+            name=self.name,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=max(1, round(timeout_s)),
+            ping_interval=PING_INTERVAL_S,
+            pending_size=pending_size,
+            error_cb=self._on_error,
+            closed_cb=self._on_closed,
+        )
+        self._inbox = self.client.new_inbox()
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    @property
+    def is_open(self) -> bool:
+        return not self.lost.is_set() and self.client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes the server takes in one message, headers included."""
+        return self.client.max_payload
+
+    async def _on_error(self, error: Exception) -> None:
+        self.reason = str(error) or type(error).__name__
+        if isinstance(error, OSError | nats.errors.UnexpectedEOF | nats.errors.StaleConnectionError):
+            self._mark_lost()
+
+    async def _on_closed(self) -> None:
+        self._mark_lost()
+
+    def _mark_lost(self) -> None:
+        if self.lost.is_set():
+            return
+        self.lost.set()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(self._gone())
+        self._waiting.clear()
+
+    def _gone(self) -> Unavailable:
+        return Unavailable(f"the connection to {self.url} is lost: {self.reason or 'closed'}")
+
+    async def _on_reply(self, msg: Msg) -> None:
+        future = self._waiting.pop(msg.subject.rpartition(".")[2], None)
+        if future is not None and not future.done():
+            future.set_result(msg)
+
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Hand one message to the socket; nothing is known of its fate.
+
+        Raises:
+            Unavailable: the connection is lost.
+        """
+        if self.lost.is_set():
+            raise self._gone()
+        try:
+            await self.client.publish(subject, payload, reply, None if headers is None else dict(headers))
+        except (OSError, nats.errors.Error) as error:
+            raise Unavailable(f"cannot publish on {subject!r} at {self.url}: {error}") from error
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Msg:
+        """The reply to one message.
+
+        Raises:
+            Unavailable: connection lost, nobody listens, or no reply within `timeout_s`. The request may have worked.
+        """
+        self._asked += 1
+        token = str(self._asked)
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            await self.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
+            async with asyncio.timeout(timeout_s):
+                msg = await future
+        except TimeoutError as error:
+            raise Unavailable(f"no reply from {self.url} on {subject!r} within {timeout_s:g} s") from error
+        finally:
+            self._waiting.pop(token, None)
+        if msg.headers and not msg.data and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
+            raise Unavailable(f"nobody listens on {subject!r} at {self.url}")
+        return msg
+
+    async def api(self, verb: str, body: Any = None, *, timeout_s: float) -> dict[str, Any]:
+        """The reply of the JetStream API to `verb` ("STREAM.INFO.dev-raw").
+
+        Raises:
+            ApiRefused: it answered with an error.
+            Unavailable: no answer.
+        """
+        payload = b"" if body is None else msgspec.json.encode(body)
+        msg = await self.request(API + verb, payload, timeout_s=timeout_s)
+        return checked(msg.data, f"{verb} at {self.url}")
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `callback` per message on `subject`, in order, without nats-py's own silent pending limits."""
+        if self.lost.is_set():
+            raise self._gone()
+        try:
+            return await self.client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
+        except (OSError, nats.errors.Error) as error:
+            raise Unavailable(f"cannot subscribe to {subject!r} at {self.url}: {error}") from error
+
+    def new_inbox(self) -> str:
+        """A subject of our own for replies."""
+        return self.client.new_inbox()
+
+    async def close(self) -> None:
+        """Send what is buffered and close; within a deadline. Safe to call twice."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.client.close()
+        except (OSError, nats.errors.Error):
+            await self.abandon()
+        self._mark_lost()
+
+    async def abandon(self) -> None:
+        """Close at once: what has not left this process never will. Safe to call twice."""
+        self.reason = self.reason or "abandoned"
+        self._mark_lost()
+        # nats-py offers no close that drops its buffer; sending it is what a caller who timed out must prevent.
+        client: Any = self.client
+        client._pending = []  # noqa: SLF001 - see above
+        client._pending_data_size = 0  # noqa: SLF001 - see above
+        writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - see above
+        if writer is not None:
+            writer.transport.abort()
+        if client._transport is None:  # noqa: SLF001 - a client that never connected cannot be closed
+            return
+        with suppress(OSError, nats.errors.Error):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await client.close()
+
+
+def checked(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON answer in `data`.
+
+    Raises:
+        ApiRefused: when it is an error.
+    """
+    try:
+        answer: dict[str, Any] = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"{what}: the answer is no JSON: {data[:80]!r}") from error
+    refusal = answer.get("error")
+    if refusal:
+        err_code = int(refusal.get("err_code", 0))
+        raise ApiRefused(
+            f"{what}: {refusal.get('description', 'refused')} ({err_code})",
+            code=int(refusal.get("code", 0)),
+            err_code=err_code,
+        )
+    return answer

@@ -1,0 +1,114 @@
+"""One connection, one life: what happens to those who wait, and to what was buffered."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from ssmd.errors import Misconfigured, Unavailable
+from ssmd.services.embedded_servers import start_nats
+from ssmd.streams.connection import ApiRefused, Connection, backoff_s, redacted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_nobody_there_is_unavailable_at_once() -> None:
+    url = f"nats://someone:hunter2@127.0.0.1:{_free_port()}"
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable) as raised:
+        await Connection.open(url, name="test", timeout_s=5)
+    assert asyncio.get_running_loop().time() - started < 2
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_server_that_says_nothing_is_unavailable_after_the_deadline() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with pytest.raises(Unavailable, match=r"within 0\.2 s"):
+            await Connection.open(f"nats://127.0.0.1:{deaf.getsockname()[1]}", name="test", timeout_s=0.2)
+
+
+@pytest.mark.parametrize("url", ["nats://me:secret@127.0.0.1:notaport", "127.0.0.1:4222", "nats://", "", "http://host:1"])
+async def test_no_url_is_misconfigured(url: str) -> None:
+    with pytest.raises(Misconfigured, match="not the url of a NATS server") as raised:
+        await Connection.open(url, name="test", timeout_s=0.2)
+    assert "secret" not in str(raised.value)
+
+
+async def test_requests_fail_when_the_server_dies_not_at_their_deadline(tmp_path: Path) -> None:
+    server = await start_nats(tmp_path / "nats", sync_always=False)
+    try:
+        connection = await Connection.open(server.url, name="test", timeout_s=5)
+        answered = asyncio.Event()
+
+        async def never(_: object) -> None:
+            answered.set()
+
+        await connection.subscribe("deaf", never)
+        asked = asyncio.create_task(connection.request("deaf", b"?", timeout_s=60))
+        async with asyncio.timeout(5):
+            await answered.wait()
+        server.kill()
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable, match="is lost"):
+                await asked
+        assert not connection.is_open
+        with pytest.raises(Unavailable, match="is lost"):
+            await connection.publish("anything", b"")
+        await connection.close()
+    finally:
+        await server.stop()
+
+
+async def test_abandoned_connections_send_nothing_more(transport_url: str) -> None:
+    listener = await Connection.open(transport_url, name="listener", timeout_s=5)
+    heard: list[bytes] = []
+
+    async def hear(msg: object) -> None:
+        heard.append(msg.data)  # type: ignore[attr-defined]
+
+    inbox = listener.new_inbox()
+    await listener.subscribe(inbox, hear)
+    await listener.client.flush()
+    writer = await Connection.open(transport_url, name="writer", timeout_s=5)
+    # Without giving the loop a turn, the message is still in this process.
+    await writer.publish(inbox, b"late")
+    await writer.abandon()
+    await writer.abandon()
+    other = await Connection.open(transport_url, name="other", timeout_s=5)
+    await other.publish(inbox, b"after")
+    await other.close()
+    async with asyncio.timeout(5):
+        while not heard:
+            await listener.client.flush()
+    assert heard == [b"after"]
+    await listener.close()
+
+
+async def test_refusals_carry_the_servers_number(transport_url: str, fresh_env: str) -> None:
+    connection = await Connection.open(transport_url, name="test", timeout_s=5)
+    with pytest.raises(ApiRefused) as raised:
+        await connection.api(f"STREAM.INFO.{fresh_env}", timeout_s=5)
+    assert (raised.value.code, raised.value.err_code) == (404, 10059)
+    with pytest.raises(Unavailable, match="nobody listens"):
+        await connection.request(f"{fresh_env}.nobody", b"", timeout_s=5)
+    await connection.close()
+
+
+def test_urls_in_messages_hold_no_secret() -> None:
+    assert redacted("nats://me:secret@one:4222, tls://two:4222") == "nats://one:4222,tls://two:4222"
+
+
+@pytest.mark.parametrize(("attempt", "low", "high"), [(1, 0.025, 0.05), (3, 0.1, 0.2), (50, 2.5, 5.0)])
+def test_backoff_doubles_within_bounds_and_jitters(attempt: int, low: float, high: float) -> None:
+    assert backoff_s(attempt, lambda size: b"\0" * size) == low
+    assert low < backoff_s(attempt, lambda size: b"\xff" * size) < high
