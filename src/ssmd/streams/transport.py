@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 StreamName = Literal["raw", "market", "dlq"]
+
+STREAM_OF_TOKEN: Final[dict[str, StreamName]] = {"raw": "raw", "md": "market", "dlq": "dlq"}
+"""A subject's second token -> the stream that stores it."""
+
+
+def stream_of(subject: str) -> StreamName:
+    """The stream that stores messages on `subject` (a subject of `streams.subjects`)."""
+    return STREAM_OF_TOKEN[subject.split(".", 2)[1]]
 
 
 class StreamMessage(NamedTuple):
@@ -66,17 +74,16 @@ class PublishConnection(Protocol):
         """
         ...
 
-    async def acknowledged(self, count: int, timeout_s: float) -> None:
-        """Wait until `count` messages of this connection have been acknowledged.
+    def acks(self, stream: StreamName) -> int:
+        """Acknowledgements of messages to `stream` received on this connection; they come in the order of sending."""
+        ...
+
+    async def progress(self, timeout_s: float) -> None:
+        """Wait for another acknowledgement; returns at once if one came since the last call returned.
 
         Raises:
             Unavailable: connection lost, an error acknowledgement, or none within `timeout_s`.
         """
-        ...
-
-    @property
-    def acks(self) -> int:
-        """Acknowledgements received on this connection."""
         ...
 
     async def close(self) -> None: ...

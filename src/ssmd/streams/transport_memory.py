@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from ssmd.errors import Conflict, Unavailable
-from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamReader, StreamState
-
-STREAM_OF_TOKEN: Final[dict[str, StreamName]] = {"raw": "raw", "md": "market", "dlq": "dlq"}
-"""The subject's second token -> the stream that stores it."""
+from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamReader, StreamState, stream_of
 
 BATCH_MAX: Final = 500
 """Messages handed out by one `next`, at most."""
@@ -91,7 +89,7 @@ class MemoryTransport:
 
     def put(self, outgoing: Outgoing) -> None:
         """Store one message."""
-        held = self._held(STREAM_OF_TOKEN[outgoing.subject.split(".")[1]])
+        held = self._held(stream_of(outgoing.subject))
         held.store(outgoing if self._deduplicate else outgoing._replace(message_id=""))
         if not self._deduplicate:
             held.messages[-1] = held.messages[-1]._replace(message_id=outgoing.message_id)
@@ -161,20 +159,18 @@ class _MemoryReader:
 class _MemoryPublisher:
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
-        self._acks = 0
+        self._acks: Counter[StreamName] = Counter()
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         for message in messages:
             self._transport.put(message)
-            self._acks += 1
+            self._acks[stream_of(message.subject)] += 1
 
-    async def acknowledged(self, count: int, timeout_s: float) -> None:
-        if self._acks < count:
-            raise Unavailable(f"{self._acks} of {count} messages acknowledged within {timeout_s} s")
+    def acks(self, stream: StreamName) -> int:
+        return self._acks[stream]
 
-    @property
-    def acks(self) -> int:
-        return self._acks
+    async def progress(self, timeout_s: float) -> None:  # noqa: ASYNC109 - the port's signature; all is acknowledged at once
+        return None
 
     async def close(self) -> None:
         return None
