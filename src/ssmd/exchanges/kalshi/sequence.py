@@ -1,0 +1,44 @@
+"""Kalshi's sequence numbers: one count per subscription (`sid`), over data and acks alike, from 1, by 1."""
+
+from __future__ import annotations
+
+
+class Sequences:
+    """The last `seq` of every `sid` of one connection."""
+
+    __slots__ = ("_acknowledged", "_last")
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+        self._acknowledged: set[int] = set()
+
+    def begin(self, sid: int) -> None:
+        """`sid` was acknowledged by `subscribed`: its first frame has seq 1.
+
+        Until 2026-09-17 data could overtake the acknowledgement; numbers seen so before it go on counting.
+        """
+        if sid in self._acknowledged or sid not in self._last:
+            self._last[sid] = 0
+        self._acknowledged.add(sid)
+
+    def end(self, sid: int) -> None:
+        """`sid` is gone (unsubscribed, or ended by the venue)."""
+        self._last.pop(sid, None)
+        self._acknowledged.discard(sid)
+
+    def observe(self, sid: int, seq: int) -> int:
+        """Take the next frame of `sid`.
+
+        Returns:
+            0: in order, or the first frame of a `sid` whose beginning was not seen (never a gap);
+            k > 0: k frames are missing right before this one;
+            k < 0: repeated or late, `-k` at or behind the last one; it changes nothing.
+        """
+        last = self._last.get(sid)
+        if last is None or seq == last + 1:
+            self._last[sid] = seq
+            return 0
+        if seq <= last:
+            return seq - last - 1
+        self._last[sid] = seq
+        return seq - last - 1
