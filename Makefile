@@ -1,0 +1,73 @@
+# Needs python3 (>= 3.11) with pip, and make. Everything else comes with it, pinned by hash, into .venv.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+# The system's pip installs into .venv: works without Debian's python3-venv, and saves a second pip.
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --no-input
+# Modules are compiled when first imported: halves the wait, and most never are.
+INSTALL := $(PIP) install --quiet --no-compile --require-hashes --only-binary :all:
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-demo demo test lint bench soak ci-deps requirements clean distclean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ssmd needs Python 3.11 or later, $(PYTHON) is older: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m pip --version >/dev/null \
+		|| { echo "$(PYTHON) has no pip: apt-get install python3-pip" >&2; exit 2; }
+	$(PYTHON) -m venv --without-pip .venv
+
+.venv/.runtime: requirements.txt requirements-build.txt pyproject.toml | $(BIN)/python
+	@echo 'Installing ssmd and what it needs into .venv (about 20 s) ...'
+	@$(INSTALL) -r requirements.txt -r requirements-build.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.runtime
+	@echo 'Installing what the tests and checks need (about 15 s) ...'
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.dev  ## Create .venv with everything pinned (skipped when up to date)
+
+setup-demo: .venv/.runtime
+
+demo: setup-demo  ## Run the whole main job against the simulator and show what it holds
+	$(BIN)/ssmd demo
+
+test: lint  ## Lint, type-check and run every test
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+lint: setup  ## Style, types and the layer contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure the hot paths (benchmarks/bench_*.py)
+	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+soak: setup  ## Long runs with real durations (benchmarks/soak_*.py); writes docs/measurements/*.json
+	@set -e; for script in $(sort $(wildcard benchmarks/soak_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+ci-deps:  ## Install the Debian packages some tests use (capnproto, chromium, promtool)
+	@.ci/debian-packages
+
+requirements: setup  ## Pin anew what pyproject.toml asks for
+	$(COMPILE) --upgrade --extra embedded pyproject.toml --output-file requirements.txt
+	$(COMPILE) --upgrade --group build --constraints requirements.txt --output-file requirements-build.txt
+	$(COMPILE) --upgrade --extra embedded --group dev --constraints requirements.txt --constraints requirements-build.txt \
+		pyproject.toml --output-file requirements-dev.txt
+
+clean:  ## Remove the demo's data and all caches; captured data in .ssmd stays
+	rm -rf .ssmd/demo dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## Also remove .venv and .tools
+	rm -rf .venv .tools
