@@ -10,7 +10,7 @@ import pytest
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.services.embedded_servers import start_nats
-from ssmd.streams.connection import ApiRefused, Connection, backoff_s, redacted
+from ssmd.streams.connection import ApiRefused, Connection, redacted
 
 
 def _free_port() -> int:
@@ -106,9 +106,3 @@ async def test_refusals_carry_the_servers_number(transport_url: str, fresh_env: 
 
 def test_urls_in_messages_hold_no_secret() -> None:
     assert redacted("nats://me:secret@one:4222, tls://two:4222") == "nats://one:4222,tls://two:4222"
-
-
-@pytest.mark.parametrize(("attempt", "low", "high"), [(1, 0.025, 0.05), (3, 0.1, 0.2), (50, 2.5, 5.0)])
-def test_backoff_doubles_within_bounds_and_jitters(attempt: int, low: float, high: float) -> None:
-    assert backoff_s(attempt, lambda size: b"\0" * size) == low
-    assert low < backoff_s(attempt, lambda size: b"\xff" * size) < high

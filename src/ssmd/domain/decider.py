@@ -76,7 +76,7 @@ class Catalogue:
             raise Malformed(f"event type {tag!r} is unknown to this version of ssmd", mend="upgrade ssmd")
         try:
             event: msgspec.Struct = decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Malformed(f"event data does not fit {tag!r}: {error}") from error
         return event
 

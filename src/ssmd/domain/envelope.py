@@ -89,5 +89,5 @@ def decode_envelope(payload: bytes) -> Envelope:
     """
     try:
         return _DECODER.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"not an event envelope: {error}") from error

@@ -22,7 +22,6 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.identifiers import RandomBytes
 
 API: Final = "$JS.API."
 STATUS_HEADER: Final = "Status"
@@ -65,12 +64,6 @@ def _servers(url: str) -> list[str]:
                 f"not the url of a NATS server: {redacted(server)!r}", mend="write it as nats://host:port or tls://host:port"
             )
     return servers
-
-
-def backoff_s(attempt: int, random: RandomBytes, *, first_s: float = 0.05, max_s: float = 5.0) -> float:
-    """How long to wait before attempt `attempt` (1 = the first repeat): doubling, bounded, half of it jitter."""
-    ceiling = min(max_s, first_s * 2.0 ** min(attempt - 1, 20))
-    return ceiling * (0.5 + int.from_bytes(random(2), "big") / 131072)
 
 
 class Connection:

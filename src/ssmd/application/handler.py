@@ -1,0 +1,246 @@
+"""The one door for writes: load an aggregate, decide a command, append its events.
+
+A state once folded is kept and folded on with what is appended, so a connector with thousands of facts on one aggregate
+loads it once. A kept state may be behind the journal; an append proves that it was not (expected version), and an answer
+that writes nothing (quiet, or Rejected) is given only after what came since has been loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from ssmd.clock import Clock
+from ssmd.domain.decider import Catalogue, Decider, tag_of
+from ssmd.domain.envelope import AggregateId, Envelope
+from ssmd.errors import Conflict, Rejected
+from ssmd.identifiers import RandomBytes, uuid7
+from ssmd.streams.backoff import backoff_s
+from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal
+
+Command = TypeVar("Command")
+Event = TypeVar("Event", bound=msgspec.Struct)
+State = TypeVar("State")
+
+ATTEMPTS_MAX: Final = 10
+"""How often a command is decided when others keep writing the same aggregate."""
+
+KEPT_MAX: Final = 10_000
+"""States kept, the longest unused dropped first."""
+
+
+class Handled(NamedTuple, Generic[Event, State]):
+    """What commands came to. `events` and `envelopes` are what was written, () = nothing was left to do.
+
+    `position` is the journal position of the aggregate's last event, `state` and `version` are those behind it.
+    """
+
+    events: tuple[Event, ...]
+    envelopes: tuple[Envelope, ...]
+    position: int
+    version: int
+    state: State
+
+
+class _Kept(NamedTuple):
+    version: int
+    position: int
+    state: Any
+
+
+class _Origin(NamedTuple):
+    actor: str
+    correlation_id: str
+    causation_id: str
+
+
+class Application:
+    """See the module. One per process and journal; not thread-safe.
+
+    Args:
+        config: git commit of the registry in force, written into each envelope; "" = not under git.
+    """
+
+    def __init__(self, journal: Journal, catalogue: Catalogue, clock: Clock, random: RandomBytes, config: str = "") -> None:
+        self.journal = journal
+        self._catalogue = catalogue
+        self._clock = clock
+        self._random = random
+        self._config = config
+        self._kept: OrderedDict[AggregateId, _Kept] = OrderedDict()
+
+    async def state(self, decider: Decider[Command, Event, State], id_parts: tuple[str, ...]) -> State:
+        """The aggregate's state as of now, read from the journal."""
+        aggregate = AggregateId(decider.aggregate, id_parts)
+        state: State = (await self._refresh(decider, aggregate, self._kept.get(aggregate))).state
+        return state
+
+    async def handle(
+        self,
+        decider: Decider[Command, Event, State],
+        id_parts: tuple[str, ...],
+        command: Command,
+        *,
+        actor: str,
+        correlation_id: str = "",
+        causation_id: str = "",
+        command_id: str = "",
+    ) -> Handled[Event, State]:
+        """Decide `command` and append its events, atomically. Calling again with the same command writes nothing more.
+
+        Args:
+            actor: who wants it ("cli:anna").
+            command_id: identifies the command towards the journal; default: made anew.
+            correlation_id: default: the command id.
+            causation_id: default: the command id.
+
+        Raises:
+            Rejected: a rule says no; nothing was written.
+            Conflict: others kept writing this aggregate through ATTEMPTS_MAX attempts; nothing was written.
+            Unavailable: the journal did not answer; the events may have been written: call again to find out.
+            Malformed: the aggregate's history cannot be read by this version.
+        """
+        return await self._run(
+            decider, id_parts, [command], _Origin(actor, correlation_id, causation_id), command_id=command_id
+        )
+
+    async def handle_many(
+        self,
+        decider: Decider[Command, Event, State],
+        id_parts: tuple[str, ...],
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        correlation_id: str = "",
+        causation_id: str = "",
+    ) -> Handled[Event, State]:
+        """Decide `commands` in order and append their events in as few atomic appends as they fit in.
+
+        The events of one command are never split. All are decided before the first append, so Rejected means that none
+        was written, unless another writer came in between two appends.
+
+        Raises:
+            as `handle`; after Conflict and Unavailable some of the commands may be written, the earlier ones first.
+        """
+        return await self._run(decider, id_parts, commands, _Origin(actor, correlation_id, causation_id))
+
+    async def _run(
+        self,
+        decider: Decider[Command, Event, State],
+        id_parts: tuple[str, ...],
+        commands: Sequence[Command],
+        origin: _Origin,
+        *,
+        command_id: str = "",
+    ) -> Handled[Event, State]:
+        aggregate = AggregateId(decider.aggregate, id_parts)
+        events: list[Event] = []
+        envelopes: list[Envelope] = []
+        attempt = 0
+        while True:
+            kept, decided = await self._decide(decider, aggregate, commands)
+            try:
+                for count, chunk in _chunks(decided):
+                    sealed = self._envelopes(aggregate, kept.version, chunk, origin, command_id)
+                    position = await self._append(aggregate, kept.version, sealed, command_id)
+                    kept = _Kept(kept.version + len(chunk), position, decider.fold(chunk, kept.state))
+                    self._keep(aggregate, kept)
+                    commands = commands[count:]
+                    events += chunk
+                    envelopes += sealed
+            except Conflict:
+                attempt += 1
+                if attempt >= ATTEMPTS_MAX:
+                    raise
+                await asyncio.sleep(backoff_s(attempt, self._random, first_s=0.005, max_s=0.5))
+                continue
+            return Handled(tuple(events), tuple(envelopes), kept.position, kept.version, kept.state)
+
+    async def _decide(
+        self, decider: Decider[Command, Event, State], aggregate: AggregateId, commands: Sequence[Command]
+    ) -> tuple[_Kept, list[Sequence[Event]]]:
+        kept = self._kept.get(aggregate)
+        if kept is not None:
+            try:
+                decided = _decide_all(decider, kept.state, commands)
+            except Rejected:
+                decided = []
+            if any(decided):
+                return kept, decided
+        kept = await self._refresh(decider, aggregate, kept)
+        return kept, _decide_all(decider, kept.state, commands)
+
+    async def _refresh(self, decider: Decider[Command, Event, State], aggregate: AggregateId, kept: _Kept | None) -> _Kept:
+        kept = kept or _Kept(0, 0, decider.initial)
+        recorded = await self.journal.load(aggregate, after_version=kept.version)
+        if recorded:
+            events: list[Any] = [self._catalogue.decode(one.envelope.type, one.envelope.data) for one in recorded]
+            last = recorded[-1]
+            kept = _Kept(last.envelope.version, last.position, decider.fold(events, kept.state))
+        self._keep(aggregate, kept)
+        return kept
+
+    def _keep(self, aggregate: AggregateId, kept: _Kept) -> None:
+        self._kept[aggregate] = kept
+        self._kept.move_to_end(aggregate)
+        if len(self._kept) > KEPT_MAX:
+            self._kept.popitem(last=False)
+
+    async def _append(self, aggregate: AggregateId, version: int, envelopes: list[Envelope], command_id: str) -> int:
+        try:
+            return await self.journal.append(
+                [AppendGroup(aggregate, version, envelopes)], command_id=command_id or envelopes[0].id
+            )
+        except BaseException:
+            # Not written, or unknown: what is kept may be behind.
+            self._kept.pop(aggregate, None)
+            raise
+
+    def _envelopes(
+        self, aggregate: AggregateId, version: int, events: Sequence[msgspec.Struct], origin: _Origin, command_id: str
+    ) -> list[Envelope]:
+        now_ns = self._clock.now_ns()
+        ids = [uuid7(now_ns, self._random) for _ in events]
+        cause = command_id or ids[0]
+        return [
+            Envelope(
+                id=event_id,
+                type=tag_of(event),
+                aggregate=aggregate.aggregate,
+                aggregate_id=aggregate.key,
+                version=version + offset,
+                ts_ns=now_ns,
+                actor=origin.actor,
+                correlation_id=origin.correlation_id or cause,
+                causation_id=origin.causation_id or command_id,
+                config=self._config,
+                data=msgspec.Raw(msgspec.json.encode(event)),
+            )
+            for offset, (event_id, event) in enumerate(zip(ids, events, strict=True), 1)
+        ]
+
+
+def _decide_all(decider: Decider[Command, Event, State], state: State, commands: Sequence[Command]) -> list[Sequence[Event]]:
+    decided = []
+    for command in commands:
+        events = decider.decide(state, command)
+        state = decider.fold(events, state)
+        decided.append(events)
+    return decided
+
+
+def _chunks(decided: Sequence[Sequence[Event]]) -> list[tuple[int, list[Event]]]:
+    """(number of commands, their events) per append; commands that came to nothing ride along, none at all gives []."""
+    chunks: list[tuple[int, list[Event]]] = []
+    count, chunk = 0, list[Event]()
+    for events in decided:
+        if chunk and len(chunk) + len(events) > EVENTS_PER_APPEND_MAX:
+            chunks.append((count, chunk))
+            count, chunk = 0, []
+        count += 1
+        chunk.extend(events)
+    return [*chunks, (count, chunk)] if chunk else chunks
