@@ -1,0 +1,182 @@
+"""View `captures`: what each connection to a venue is doing, and each session it had.
+
+connection/{feed}/{connection}          -> Connection
+session/{feed}/{connection}/{session}   -> Session
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ssmd.domain import capture
+from ssmd.projections.projection import Projection, Rows, position_token, row_key, row_prefix
+from ssmd.streams.journal import RecordedEvent
+
+NAME: Final = "captures"
+_CONNECTION: Final = "connection"
+_SESSION: Final = "session"
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """An acknowledged subscription. `tickers`: how many, 0 = no ticker filter."""
+
+    sid: int
+    channel: str
+    tickers: int
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One connection made. Times are receive times; `ended_ns` 0 = it lasts."""
+
+    feed: str
+    connection: str
+    session: int
+    connected_ns: int = 0
+    ended_ns: int = 0
+    cause: str = ""
+    evidence: str = ""
+    url: str = ""
+    wire: str = ""
+    instance: str = ""
+    epoch: int = 0
+    version: str = ""
+    config: str = ""
+    previous_session: int = 0
+    subscriptions: tuple[Subscribed, ...] = ()
+    gaps_opened: int = 0
+    drifts: int = 0
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A connection as of its latest fact.
+
+    Attributes:
+        is_connected: the latest session has not ended.
+        since_ns: receive time at which it came to be so.
+        cause: why it is not connected, "" while it is.
+        drifts: frames that did not fit the mapper; drift: the latest of them in words.
+        day_marked: latest date it has closed.
+        fact_ns: receive time of the latest fact; position: of its event.
+    """
+
+    feed: str
+    connection: str
+    is_connected: bool = False
+    since_ns: int = 0
+    cause: str = ""
+    session: int = 0
+    url: str = ""
+    wire: str = ""
+    instance: str = ""
+    epoch: int = 0
+    version: str = ""
+    sessions: int = 0
+    disconnects: int = 0
+    gaps_opened: int = 0
+    drifts: int = 0
+    drift: str = ""
+    clock_steps: int = 0
+    tail_cuts: int = 0
+    day_marked: str = ""
+    fact_ns: int = 0
+    position: int = 0
+
+
+def connections_prefix(feed: str) -> str:
+    """Prefix of a feed's `Connection`s."""
+    return row_prefix(_CONNECTION, feed)
+
+
+def sessions_prefix(feed: str) -> str:
+    """Prefix of a feed's `Session`s, by connection and then in order."""
+    return row_prefix(_SESSION, feed)
+
+
+def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
+    if not isinstance(event, capture.CaptureEvent):
+        return
+    feed, name = recorded.envelope.aggregate_key.parts
+    connection_key = row_key(_CONNECTION, feed, name)
+    session_key = row_key(_SESSION, feed, name, position_token(event.session))
+    connection = rows.get(connection_key, Connection) or Connection(feed, name)
+    is_new = not isinstance(event, capture.GapClosed | capture.DayMarked | capture.ClockStepped | capture.TailCut)
+    if is_new:
+        session = rows.get(session_key, Session) or Session(feed, name, event.session)
+        rows.put(session_key, _evolve_session(session, event, recorded.envelope.config))
+    connection = _evolve_connection(connection, event)
+    rows.put(
+        connection_key,
+        msgspec.structs.replace(connection, fact_ns=max(connection.fact_ns, event.ts_recv_ns), position=recorded.position),
+    )
+
+
+def _evolve_connection(connection: Connection, event: capture.CaptureEvent) -> Connection:
+    replace = msgspec.structs.replace
+    match event:
+        case capture.Connected():
+            return replace(
+                connection,
+                is_connected=True,
+                since_ns=event.ts_recv_ns,
+                cause="",
+                session=event.session,
+                url=event.url,
+                wire=event.wire,
+                instance=event.instance,
+                epoch=event.epoch,
+                version=event.version,
+                sessions=connection.sessions + 1,
+            )
+        case capture.Disconnected(cause=cause):
+            return replace(
+                connection,
+                is_connected=False,
+                since_ns=event.ts_recv_ns,
+                cause=cause,
+                disconnects=connection.disconnects + 1,
+            )
+        case capture.GapOpened():
+            return replace(connection, gaps_opened=connection.gaps_opened + 1)
+        case capture.DriftDetected():
+            drift = f"{event.what}: {event.frame_type}.{event.field}"
+            return replace(connection, drifts=connection.drifts + 1, drift=drift)
+        case capture.ClockStepped():
+            return replace(connection, clock_steps=connection.clock_steps + 1)
+        case capture.TailCut():
+            return replace(connection, tail_cuts=connection.tail_cuts + 1)
+        case capture.DayMarked(date=date):
+            return replace(connection, day_marked=max(connection.day_marked, date))
+        case _:
+            return connection
+
+
+def _evolve_session(session: Session, event: capture.CaptureEvent, config: str) -> Session:
+    replace = msgspec.structs.replace
+    match event:
+        case capture.Connected():
+            return replace(
+                session,
+                connected_ns=event.ts_recv_ns,
+                url=event.url,
+                wire=event.wire,
+                instance=event.instance,
+                epoch=event.epoch,
+                version=event.version,
+                config=config,
+                previous_session=event.previous_session,
+            )
+        case capture.Subscribed(sid=sid, channel=channel, tickers=tickers):
+            return replace(session, subscriptions=(*session.subscriptions, Subscribed(sid, channel, len(tickers))))
+        case capture.Disconnected(cause=cause, evidence=evidence):
+            return replace(session, ended_ns=event.ts_recv_ns, cause=cause, evidence=evidence)
+        case capture.GapOpened():
+            return replace(session, gaps_opened=session.gaps_opened + 1)
+        case capture.DriftDetected():
+            return replace(session, drifts=session.drifts + 1)
+        case _:
+            return session
+
+
+CAPTURES: Final = Projection(NAME, 1, frozenset({capture.AGGREGATE}), _fold)

@@ -1,0 +1,157 @@
+"""View `days`: where each trading day stands, and its history line by line.
+
+    day/{date}               -> Day
+    line/{date}/{position}   -> HistoryLine
+
+A line belongs to the date it happened on in UTC: a trading-day or archive event to the date in its aggregate's id, a
+capture event to the date of its receive time (a day-mark to the date it closes).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ssmd.clock import date_of
+from ssmd.domain import archive, capture, trading_day
+from ssmd.domain.trading_day import Phase, Status, Totals
+from ssmd.projections.history_text import describe
+from ssmd.projections.projection import Projection, Rows, position_token, row_key, row_prefix
+from ssmd.streams.journal import RecordedEvent
+
+NAME: Final = "days"
+_DAY: Final = "day"
+_LINE: Final = "line"
+
+
+class DayStep(msgspec.Struct, frozen=True):
+    """A step done; `ts_ns` when."""
+
+    phase: Phase
+    step: str
+    detail: str
+    ts_ns: int
+
+
+class Day(msgspec.Struct, frozen=True):
+    """A trading day. A time of 0: it has not come to that (in the latest attempt).
+
+    Attributes:
+        steps: of the latest start and the latest end, in order.
+        error: why it stopped, "" unless `status` is error.
+        started_by, ended_by: the actors who asked; with the reasons they gave.
+        config: git commit of the registry at the latest event; position: journal position of that event.
+    """
+
+    date: str
+    status: Status = "pending"
+    error: str = ""
+    start_requested_ns: int = 0
+    started_by: str = ""
+    start_reason: str = ""
+    activated_ns: int = 0
+    end_requested_ns: int = 0
+    ended_by: str = ""
+    end_reason: str = ""
+    completed_ns: int = 0
+    errored_ns: int = 0
+    steps: tuple[DayStep, ...] = ()
+    totals: Totals | None = None
+    config: str = ""
+    position: int = 0
+
+
+class HistoryLine(msgspec.Struct, frozen=True):
+    """Who did what, when, why.
+
+    Attributes:
+        at_ns: when it happened (a capture event: the receive time on the tape); recorded_ns: when it was journaled.
+        actor: who. what: in words. subject: the aggregate ("capture/kalshi.main").
+        correlation_id, causation_id: why, see `domain.envelope.Envelope`.
+    """
+
+    position: int
+    at_ns: int
+    recorded_ns: int
+    actor: str
+    type: str
+    subject: str
+    what: str
+    correlation_id: str
+    causation_id: str
+    config: str
+
+
+def day_key(date: str) -> str:
+    """Key of a `Day`."""
+    return row_key(_DAY, date)
+
+
+DAYS_PREFIX: Final = row_prefix(_DAY)
+
+
+def lines_prefix(date: str) -> str:
+    """Prefix of a date's `HistoryLine`s, in journal order."""
+    return row_prefix(_LINE, date)
+
+
+def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
+    envelope = recorded.envelope
+    at_ns = envelope.ts_ns
+    match event:
+        case capture.DayMarked(date=date, ts_recv_ns=at_ns):
+            pass
+        case capture.CaptureEvent(ts_recv_ns=at_ns):
+            date = date_of(at_ns)
+        case _:
+            parts = envelope.aggregate_key.parts
+            date = parts[0] if envelope.aggregate == trading_day.AGGREGATE else parts[1]
+    line = HistoryLine(
+        position=recorded.position,
+        at_ns=at_ns,
+        recorded_ns=envelope.ts_ns,
+        actor=envelope.actor,
+        type=envelope.type,
+        subject=f"{envelope.aggregate}/{envelope.aggregate_id}",
+        what=describe(event),
+        correlation_id=envelope.correlation_id,
+        causation_id=envelope.causation_id,
+        config=envelope.config,
+    )
+    rows.add(row_key(_LINE, date, position_token(recorded.position)), line)
+    if envelope.aggregate == trading_day.AGGREGATE:
+        day = rows.get(day_key(date), Day) or Day(date)
+        day = _evolve(day, event, envelope.ts_ns, envelope.actor)
+        rows.put(day_key(date), msgspec.structs.replace(day, config=envelope.config, position=recorded.position))
+
+
+def _evolve(day: Day, event: msgspec.Struct, ts_ns: int, actor: str) -> Day:
+    replace = msgspec.structs.replace
+    match event:
+        case trading_day.StartRequested(reason=reason):
+            return Day(day.date, "starting", start_requested_ns=ts_ns, started_by=actor, start_reason=reason)
+        case trading_day.StepCompleted(phase=phase, step=step, detail=detail):
+            return replace(day, steps=(*day.steps, DayStep(phase, step, detail, ts_ns)))
+        case trading_day.Activated():
+            return replace(day, status="active", activated_ns=ts_ns)
+        case trading_day.EndRequested(reason=reason):
+            return replace(
+                day,
+                status="ending",
+                error="",
+                errored_ns=0,
+                end_requested_ns=ts_ns,
+                ended_by=actor,
+                end_reason=reason,
+                steps=tuple(step for step in day.steps if step.phase == "start"),
+            )
+        case trading_day.Completed(totals=totals):
+            return replace(day, status="complete", completed_ns=ts_ns, totals=totals)
+        case trading_day.Errored(error=error):
+            return replace(day, status="error", error=error, errored_ns=ts_ns)
+        case _:
+            return day
+
+
+DAYS: Final = Projection(NAME, 1, frozenset({trading_day.AGGREGATE, capture.AGGREGATE, archive.AGGREGATE}), _fold)

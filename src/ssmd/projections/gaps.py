@@ -1,0 +1,172 @@
+"""View `gaps`: every hole, with cause, evidence and what it concerned.
+
+    day/{feed}/{date}/{connection}/{gap id}   -> GapRow   closed, and within one UTC date
+    span/{feed}/{connection}/{gap id}         -> GapRow   open, or reaching over midnight
+
+A gap belongs to every date it touches: a date's gaps are those under `day` and those of `span` that overlap it, so that
+a hole of many days is one row and one that is open needs none for the days to come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ssmd.clock import date_of
+from ssmd.domain import capture
+from ssmd.projections.projection import Projection, Rows, row_key, row_prefix
+from ssmd.streams.journal import RecordedEvent
+
+NAME: Final = "gaps"
+_DAY: Final = "day"
+_SPAN: Final = "span"
+
+
+class GapRow(msgspec.Struct, frozen=True):
+    """One hole.
+
+    Attributes:
+        start_ns: receive time of the last entry before the hole that is proven good.
+        end_ns: receive time of the entry that ended it for the last ticker, 0 = it is open for some.
+        tickers: ticker -> when it ended for it, 0 = open. Without a ticker filter ("all of the channel", or of the
+            session where `channel` is "") `is_whole` is set and `tickers` names only those it ended for by name.
+        session: in which it was noticed.
+        seq_expected, seq_found: 0 = the channel has no sequence.
+        opened_position: 0 = only its end was recorded.
+    """
+
+    gap_id: str
+    feed: str
+    connection: str
+    session: int
+    cause: str
+    evidence: str
+    channel: str
+    sid: int
+    seq_expected: int
+    seq_found: int
+    start_ns: int
+    end_ns: int
+    is_whole: bool
+    tickers: dict[str, int]
+    opened_position: int
+    position: int
+
+    @property
+    def is_open(self) -> bool:
+        return self.end_ns == 0
+
+    def touches(self, date: str) -> bool:
+        """Whether any of it lies on the UTC `date` (an open one on every date from its start)."""
+        return date_of(self.start_ns) <= date and (self.is_open or date <= date_of(self.end_ns))
+
+    def concerns(self, ticker: str) -> bool:
+        return self.is_whole or ticker in self.tickers
+
+    def as_seen_by(self, ticker: str) -> GapRow:
+        """The same hole with the end it had for one ticker it concerns."""
+        end_ns = self.tickers.get(ticker) or (self.end_ns if self.is_whole else 0)
+        return msgspec.structs.replace(self, end_ns=end_ns, is_whole=False, tickers={ticker: end_ns})
+
+
+def gaps_prefixes(feed: str, date: str) -> tuple[str, str]:
+    """Prefixes under which all gaps that touch `date` are (and some that do not: ask `GapRow.touches`)."""
+    return row_prefix(_DAY, feed, date), row_prefix(_SPAN, feed)
+
+
+def all_gaps_prefixes(feed: str) -> tuple[str, str]:
+    """Prefixes of all of a feed's gaps."""
+    return row_prefix(_DAY, feed), row_prefix(_SPAN, feed)
+
+
+def is_gap_key(key: str) -> bool:
+    """Whether the row at `key` is a `GapRow`."""
+    return key.startswith((f"{_DAY}/", f"{_SPAN}/"))
+
+
+def fold_gap(rows: Rows, recorded: RecordedEvent, event: capture.CaptureEvent) -> tuple[GapRow | None, GapRow | None]:
+    """Fold an event that opens or closes a gap.
+
+    Returns:
+        the gap before and after the event; (None, None) for other events and for news of nothing.
+    """
+    if not isinstance(event, capture.GapOpened | capture.GapClosed):
+        return None, None
+    feed, connection = recorded.envelope.aggregate_key.parts
+    span_key = row_key(_SPAN, feed, connection, event.gap_id)
+    day_key = row_key(_DAY, feed, date_of(event.start_ns), connection, event.gap_id)
+    before = rows.get(span_key, GapRow) or rows.get(day_key, GapRow)
+    if isinstance(event, capture.GapOpened):
+        if before is not None and before.opened_position:
+            return None, None
+        after = _opened(before, feed, connection, event, recorded.position)
+    else:
+        after = _closed(before, feed, connection, event, recorded.position)
+    rows.delete(span_key)
+    rows.delete(day_key)
+    is_day = not after.is_open and date_of(after.start_ns) == date_of(after.end_ns)
+    rows.put(row_key(_DAY, feed, date_of(after.start_ns), connection, event.gap_id) if is_day else span_key, after)
+    return before, after
+
+
+def _opened(before: GapRow | None, feed: str, connection: str, event: capture.GapOpened, position: int) -> GapRow:
+    ended = {} if before is None else before.tickers
+    is_whole = not event.tickers
+    tickers = ended if is_whole else {ticker: ended.get(ticker, 0) for ticker in sorted(event.tickers)}
+    is_over = before is not None and not before.is_open and (before.is_whole if is_whole else all(tickers.values()))
+    return GapRow(
+        gap_id=event.gap_id,
+        feed=feed,
+        connection=connection,
+        session=event.session,
+        cause=event.cause,
+        evidence=event.evidence,
+        channel=event.channel,
+        sid=event.sid,
+        seq_expected=event.seq_expected,
+        seq_found=event.seq_found,
+        start_ns=event.start_ns,
+        end_ns=before.end_ns if before is not None and is_over else 0,
+        is_whole=is_whole,
+        tickers=tickers,
+        opened_position=position,
+        position=position,
+    )
+
+
+def _closed(before: GapRow | None, feed: str, connection: str, event: capture.GapClosed, position: int) -> GapRow:
+    gap = before or GapRow(
+        gap_id=event.gap_id,
+        feed=feed,
+        connection=connection,
+        session=event.session,
+        cause="",
+        evidence="",
+        channel="",
+        sid=0,
+        seq_expected=0,
+        seq_found=0,
+        start_ns=event.start_ns,
+        end_ns=0,
+        is_whole=not event.tickers,
+        tickers={},
+        opened_position=0,
+        position=position,
+    )
+    if event.tickers:
+        tickers = gap.tickers | {ticker: max(gap.tickers.get(ticker, 0), event.end_ns) for ticker in event.tickers}
+        is_over = not gap.is_open or (not gap.is_whole and all(tickers.values()))
+        end_ns = max(gap.end_ns, *tickers.values()) if is_over else 0
+    else:
+        tickers = {ticker: end or event.end_ns for ticker, end in gap.tickers.items()}
+        end_ns = max(gap.end_ns, event.end_ns, *tickers.values())
+    return msgspec.structs.replace(gap, tickers=tickers, end_ns=end_ns, position=position)
+
+
+def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
+    if isinstance(event, capture.CaptureEvent):
+        fold_gap(rows, recorded, event)
+
+
+GAPS: Final = Projection(NAME, 1, frozenset({capture.AGGREGATE}), _fold)

@@ -1,0 +1,112 @@
+"""View `inventory`: what of each day's data is stored for good.
+
+partition/{feed}/{date}/{type}/{partition}   -> Partition
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from ssmd.domain import archive
+from ssmd.projections.projection import Projection, Rows, row_key
+from ssmd.streams.journal import RecordedEvent
+
+NAME: Final = "inventory"
+_PARTITION: Final = "partition"
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What there is of one kind. Times are receive times of the first and the last record, 0 = none."""
+
+    segments: int = 0
+    records: int = 0
+    size_bytes: int = 0
+    content_bytes: int = 0
+    ts_recv_first_ns: int = 0
+    ts_recv_last_ns: int = 0
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """One connection's data of a date and type. `kinds`: kind -> holding; `sessions`: session -> last n archived.
+
+    `reason`: what completed or reopened it. `config`: git commit of the registry at its latest event.
+    """
+
+    feed: str
+    date: str
+    type: str
+    partition: str
+    status: Literal["open", "complete"] = "open"
+    reason: str = ""
+    kinds: dict[str, Holding] = {}
+    sessions: dict[str, int] = {}
+    instance: str = ""
+    epoch: int = 0
+    opened_ns: int = 0
+    completed_ns: int = 0
+    config: str = ""
+    position: int = 0
+
+
+def partitions_prefix(feed: str) -> str:
+    """Prefix of a feed's `Partition`s, by date."""
+    return row_key(_PARTITION, feed) + "/"
+
+
+def partitions_of_date_prefix(feed: str, date: str) -> str:
+    """Prefix of the `Partition`s of one date."""
+    return row_key(_PARTITION, feed, date) + "/"
+
+
+def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
+    envelope = recorded.envelope
+    parts = envelope.aggregate_key.parts
+    feed, date, type_, name = parts
+    key = row_key(_PARTITION, *parts)
+    partition = rows.get(key, Partition) or Partition(feed, date, type_, name, opened_ns=envelope.ts_ns)
+    partition = _evolve(partition, event, envelope.ts_ns)
+    rows.put(key, msgspec.structs.replace(partition, config=envelope.config, position=recorded.position))
+
+
+def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partition:
+    replace = msgspec.structs.replace
+    match event:
+        case archive.Opened(epoch=epoch, instance=instance):
+            return replace(partition, epoch=epoch, instance=instance)
+        case archive.SegmentSealed(files=files, sessions=sessions):
+            kinds = dict(partition.kinds)
+            for file in files:
+                kinds[file.kind] = with_file(kinds.get(file.kind, Holding()), file)
+            reached = dict(partition.sessions)
+            for session in sessions:
+                name = str(session.session)
+                reached[name] = max(reached.get(name, 0), session.last_n)
+            return replace(
+                partition,
+                kinds=dict(sorted(kinds.items())),
+                sessions=dict(sorted(reached.items(), key=lambda item: int(item[0]))),
+            )
+        case archive.Completed(reason=reason):
+            return replace(partition, status="complete", reason=reason, completed_ns=ts_ns)
+        case archive.Reopened(reason=reason):
+            return replace(partition, status="open", reason=reason, completed_ns=0)
+        case _:
+            return partition
+
+
+def with_file(holding: Holding, file: archive.SegmentFile) -> Holding:
+    """`holding` and one more segment."""
+    starts = [ns for ns in (holding.ts_recv_first_ns, file.ts_recv_first_ns) if ns]
+    return Holding(
+        segments=holding.segments + 1,
+        records=holding.records + file.records,
+        size_bytes=holding.size_bytes + file.size_bytes,
+        content_bytes=holding.content_bytes + file.content_bytes,
+        ts_recv_first_ns=min(starts, default=0),
+        ts_recv_last_ns=max(holding.ts_recv_last_ns, file.ts_recv_last_ns),
+    )
+
+
+INVENTORY: Final = Projection(NAME, 1, frozenset({archive.AGGREGATE}), _fold)

@@ -1,0 +1,190 @@
+"""Every question, one typed function each: what CLI, gateway and programs call. All read `views.Views`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ssmd.projections import captures as captures_view
+from ssmd.projections import days as days_view
+from ssmd.projections import gaps as gaps_view
+from ssmd.projections import inventory as inventory_view
+from ssmd.projections.captures import Connection, Session
+from ssmd.projections.days import Day, HistoryLine
+from ssmd.projections.gaps import GapRow
+from ssmd.projections.inventory import Holding, Partition
+from ssmd.projections.views import Views
+from ssmd.projections.working_set import decode_row
+
+
+class DayHistory(msgspec.Struct, frozen=True):
+    """A date's day and its lines, by the time they happened and then by journal position."""
+
+    day: Day
+    lines: tuple[HistoryLine, ...]
+
+
+class InventoryLine(msgspec.Struct, frozen=True):
+    """What there is of one kind in one partition. `kind` "" = the partition is open and holds nothing yet.
+
+    `sessions`: session -> last tape entry archived. Times are receive times, 0 = none.
+    """
+
+    feed: str
+    date: str
+    type: str
+    kind: str
+    partition: str
+    status: str
+    segments: int
+    records: int
+    size_bytes: int
+    content_bytes: int
+    ts_recv_first_ns: int
+    ts_recv_last_ns: int
+    sessions: dict[str, int]
+
+
+class GapLine(msgspec.Struct, frozen=True):
+    """One hole, as `projections.gaps.GapRow` has it.
+
+    Attributes:
+        end_ns: None = open (for at least one ticker; for the ticker asked for).
+        tickers: whom it concerned; empty = all of the channel, or of the session where `channel` is "".
+        open_tickers: those of them it has not ended for.
+    """
+
+    gap_id: str
+    feed: str
+    connection: str
+    session: int
+    cause: str
+    evidence: str
+    channel: str
+    seq_expected: int
+    seq_found: int
+    start_ns: int
+    end_ns: int | None
+    tickers: tuple[str, ...]
+    open_tickers: tuple[str, ...]
+
+
+class CaptureLine(msgspec.Struct, frozen=True):
+    """A connection and its sessions, oldest first."""
+
+    connection: Connection
+    sessions: tuple[Session, ...]
+
+
+async def day_status(views: Views, date: str) -> Day:
+    """Where a trading day stands; one nobody started is pending."""
+    key = days_view.day_key(date)
+    value = (await views.read(days_view.NAME, keys=[key])).rows.get(key)
+    return Day(date) if value is None else decode_row(value, Day)
+
+
+async def day_history(views: Views, date: str) -> DayHistory:
+    """Who did what, when and why on a date."""
+    key = days_view.day_key(date)
+    rows = dict((await views.read(days_view.NAME, keys=[key], prefixes=[days_view.lines_prefix(date)])).rows)
+    day = rows.pop(key, None)
+    lines = [decode_row(value, HistoryLine) for value in rows.values()]
+    lines.sort(key=lambda line: (line.at_ns, line.position))
+    return DayHistory(Day(date) if day is None else decode_row(day, Day), tuple(lines))
+
+
+async def days(views: Views) -> list[Day]:
+    """Every trading day anybody asked to start, oldest first."""
+    page = await views.read(days_view.NAME, prefixes=[days_view.DAYS_PREFIX])
+    return [decode_row(value, Day) for value in page.rows.values()]
+
+
+async def inventory(views: Views, feed: str, date_from: str = "", date_to: str = "") -> list[InventoryLine]:
+    """What is stored, by date, type, partition and kind.
+
+    Args:
+        date_from, date_to: both inclusive; "" = unbounded.
+    """
+    is_one_date = date_from != "" and date_from == date_to
+    prefix = (
+        inventory_view.partitions_of_date_prefix(feed, date_from) if is_one_date else inventory_view.partitions_prefix(feed)
+    )
+    lines = []
+    for value in (await views.read(inventory_view.NAME, prefixes=[prefix])).rows.values():
+        partition = decode_row(value, Partition)
+        if partition.date >= date_from and (not date_to or partition.date <= date_to):
+            holdings = partition.kinds or {"": Holding()}
+            lines += [_inventory_line(partition, kind, holding) for kind, holding in holdings.items()]
+    return lines
+
+
+def _inventory_line(partition: Partition, kind: str, holding: Holding) -> InventoryLine:
+    return InventoryLine(
+        feed=partition.feed,
+        date=partition.date,
+        type=partition.type,
+        kind=kind,
+        partition=partition.partition,
+        status=partition.status,
+        segments=holding.segments,
+        records=holding.records,
+        size_bytes=holding.size_bytes,
+        content_bytes=holding.content_bytes,
+        ts_recv_first_ns=holding.ts_recv_first_ns,
+        ts_recv_last_ns=holding.ts_recv_last_ns,
+        sessions=partition.sessions,
+    )
+
+
+async def gaps(views: Views, feed: str, date: str = "", ticker: str | None = None) -> list[GapLine]:
+    """The holes that touch a UTC date, by start.
+
+    Args:
+        date: "" = all dates.
+        ticker: only those that concern it, and their end as it saw it.
+    """
+    prefixes = gaps_view.gaps_prefixes(feed, date) if date else gaps_view.all_gaps_prefixes(feed)
+    page = await views.read(gaps_view.NAME, prefixes=prefixes)
+    lines = []
+    for value in page.rows.values():
+        gap = decode_row(value, GapRow)
+        if ticker is not None:
+            if not gap.concerns(ticker):
+                continue
+            gap = gap.as_seen_by(ticker)
+        if not date or gap.touches(date):
+            lines.append(_gap_line(gap))
+    lines.sort(key=lambda line: (line.start_ns, line.connection, line.gap_id))
+    return lines
+
+
+def _gap_line(gap: GapRow) -> GapLine:
+    return GapLine(
+        gap_id=gap.gap_id,
+        feed=gap.feed,
+        connection=gap.connection,
+        session=gap.session,
+        cause=gap.cause,
+        evidence=gap.evidence,
+        channel=gap.channel,
+        seq_expected=gap.seq_expected,
+        seq_found=gap.seq_found,
+        start_ns=gap.start_ns,
+        end_ns=gap.end_ns or None,
+        tickers=() if gap.is_whole else tuple(gap.tickers),
+        open_tickers=() if gap.is_whole else tuple(ticker for ticker, end in gap.tickers.items() if not end),
+    )
+
+
+async def captures(views: Views, feed: str) -> list[CaptureLine]:
+    """What a feed's connections are doing, and the sessions each had."""
+    prefixes = (captures_view.connections_prefix(feed), captures_view.sessions_prefix(feed))
+    rows = (await views.read(captures_view.NAME, prefixes=prefixes)).rows
+    connections: list[Connection] = []
+    sessions: dict[str, list[Session]] = {}
+    for key, value in rows.items():
+        if key.startswith(prefixes[0]):
+            connections.append(decode_row(value, Connection))
+        else:
+            session = decode_row(value, Session)
+            sessions.setdefault(session.connection, []).append(session)
+    return [CaptureLine(one, tuple(sessions.get(one.connection, ()))) for one in connections]
