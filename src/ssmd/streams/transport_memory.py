@@ -169,8 +169,9 @@ class _MemoryPublisher:
     def acks(self, stream: StreamName) -> int:
         return self._acks[stream]
 
-    async def progress(self, timeout_s: float) -> None:  # noqa: ASYNC109 - the port's signature; all is acknowledged at once
-        return None
+    async def progress(self, timeout_s: float) -> None:
+        """All is acknowledged at once."""
+        del timeout_s
 
     async def close(self) -> None:
         return None
