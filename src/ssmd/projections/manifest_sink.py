@@ -51,12 +51,13 @@ class ManifestSink:
         self._rows = rows
         self._objects = objects
         self._pending: dict[tuple[str, str], set[str]] = {}
+        self._writing = 0
         self.written = 0
 
     @property
     def pending(self) -> int:
         """Manifests that differ from the view, as far as is known; bounded by the documents there are."""
-        return sum(len(keys) for keys in self._pending.values())
+        return self._writing + sum(len(keys) for keys in self._pending.values())
 
     def note(self, changes: Changes) -> None:
         """Remember which manifests a commit of the view touched."""
@@ -77,6 +78,7 @@ class ManifestSink:
         written = 0
         for feed, date in sorted(self._pending):
             keys = self._pending.pop((feed, date))
+            self._writing = len(keys)
             try:
                 for key, data in await self._rendered(feed, date, keys):
                     await self._objects.put(key, data)
@@ -85,6 +87,8 @@ class ManifestSink:
                 # Cancelled or away: which of them are written is not worth knowing, writing twice does no harm.
                 self._pending.setdefault((feed, date), set()).update(keys)
                 raise
+            finally:
+                self._writing = 0
         self.written += written
         return written
 

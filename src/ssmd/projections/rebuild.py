@@ -46,13 +46,17 @@ async def rebuild(
     projection: Projection,
     *,
     catalogue: Catalogue = CATALOGUE,
+    is_strict: bool = True,
     batch_events: int = BATCH_EVENTS,
     swap_seconds: float = SWAP_SECONDS,
 ) -> Rebuilt:
     """Fold the journal into a shadow generation and put it in the current one's place, under load if need be.
 
+    Args:
+        is_strict: stop at an event that cannot be folded; otherwise pass it over and record it, as a live projector does.
+
     Raises:
-        Malformed: an event cannot be folded (its position is named); the view stays as it is.
+        Malformed: strict, and an event cannot be folded (its position is named); the view stays as it is.
         Conflict: another rebuild or a rollback came between; the view is as they left it.
         Unavailable: journal or store is away, or the view moved away for `swap_seconds`.
     """
@@ -60,7 +64,7 @@ async def rebuild(
     head = await journal.head()
     target = head if before is None else min(before.position, head)
     is_regressed = before is not None and before.position > head
-    folder = Folder(projection, store, await store.begin(projection.name, projection.version), is_strict=True)
+    folder = Folder(projection, store, await store.begin(projection.name, projection.version), is_strict=is_strict)
     await fold_until(journal, [folder], target, catalogue, batch_events)
     if before is not None and not is_regressed and _is_diverged(before, folder.stamp):
         return Rebuilt(projection.name, "diverged", before, folder.stamp)
