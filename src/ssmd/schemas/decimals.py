@@ -80,17 +80,26 @@ def rescale(mantissa: int, exponent: int, finer: int) -> int:
 class Memo(dict[str, int]):
     """`memo[text]` is `parse(text, exponent)`, remembered: a venue repeats a few thousand prices and sizes.
 
-    Bounded: when `limit` texts are held it starts over. `memo[text]` raises Malformed as `parse` does.
+    Bounded: when `limit` texts are held it starts over. `memo[text]` raises Malformed as `parse` does, and for values
+    outside `bounds` (inclusive mantissas).
     """
 
-    def __init__(self, exponent: int, limit: int = 1 << 16) -> None:
+    def __init__(self, exponent: int, bounds: tuple[int, int] = (MANTISSA_MIN, MANTISSA_MAX), limit: int = 1 << 16) -> None:
         super().__init__()
         self.exponent = exponent
+        self._bounds = bounds
         self._limit = limit
 
     def __missing__(self, text: str) -> int:
         mantissa = parse(text, self.exponent)
+        self.check(mantissa, self.exponent, text)
         if len(self) >= self._limit:
             self.clear()
         self[text] = mantissa
         return mantissa
+
+    def check(self, mantissa: int, exponent: int, text: str) -> None:
+        """Refuse (Malformed) what is out of bounds; `exponent` is this memo's or a finer one."""
+        lowest, highest = self._bounds
+        if not rescale(lowest, self.exponent, exponent) <= mantissa <= rescale(highest, self.exponent, exponent):
+            raise Malformed(f"{text!r} is out of bounds")

@@ -26,6 +26,13 @@ class Sequences:
         self._last.pop(sid, None)
         self._acknowledged.discard(sid)
 
+    def follows(self, sid: int, seq: int) -> bool:
+        """Take the next frame of `sid` if it is in order; nothing changes if it is not, or is the first one."""
+        if self._last.get(sid) == seq - 1:
+            self._last[sid] = seq
+            return True
+        return False
+
     def observe(self, sid: int, seq: int) -> int:
         """Take the next frame of `sid`.
 

@@ -1,0 +1,355 @@
+"""Tape entries of one Kalshi session -> market records and facts.
+
+What is checked of every frame: its keys against `frames` (all of them), its values, and its place in the sequence of
+its subscription. A frame that repeats or comes late is told and yields nothing (its change is already in the book).
+A frame that cannot be read is told; if its envelope tells that it was sequenced data, a hole opens for its ticker (cause
+unmapped-frame), because the records lack its change although the tape has it.
+
+Holes, besides that: sequence-jump (frames of a sid are missing; every ticker of the sid is suspect, for the lost
+frame's ticker is unknown), channel-error (the venue ended a subscription), and the one after the session's end.
+A book's hole ends at the next snapshot of the ticker. Trades and lifecycle have no state, so theirs ends where it is
+noticed. When the session ends, what is still open ends too, and goes on as the hole after the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from ssmd.domain import capture
+from ssmd.errors import Malformed
+from ssmd.exchanges.adapter import NOTHING, Mapped
+from ssmd.exchanges.kalshi import translate
+from ssmd.exchanges.kalshi.drift import Finding, classify, salvage
+from ssmd.exchanges.kalshi.frames import (
+    DOLLARS,
+    TERMINAL_ERRORS,
+    UNREADABLE,
+    Error,
+    Frame,
+    Lifecycle,
+    Ok,
+    OrderbookDelta,
+    OrderbookSnapshot,
+    Subscribed,
+    TickerFrame,
+    TradeFrame,
+    Unsubscribed,
+    Wire,
+)
+from ssmd.exchanges.kalshi.holes import Hole, Holes
+from ssmd.exchanges.kalshi.legacy import CENTS
+from ssmd.exchanges.kalshi.output import Findings, Output, type_of
+from ssmd.exchanges.kalshi.sequence import Sequences
+from ssmd.exchanges.kalshi.subscriptions import BOOK, CHANNEL_OF_TYPE, Sub, Subscriptions
+from ssmd.exchanges.kalshi.timestamps import event_ns
+from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.control import ClockStepped, Connected, DayMark, Disconnected, TailCut, decode_fact
+from ssmd.schemas.records import WHOLE_CHANNEL, BookDelta, Record, Side, SizeMeaning
+
+_WIRES: Final = {wire.name: wire for wire in (DOLLARS, CENTS)}
+_IN: Final = int(EntryKind.IN)
+_BID: Final = Side.BID
+_ASK: Final = Side.ASK
+_CHANGE: Final = SizeMeaning.CHANGE
+
+DataFrame = OrderbookDelta | OrderbookSnapshot | TickerFrame | TradeFrame | Lifecycle
+
+
+class KalshiMapper:
+    """`exchanges.adapter.Mapper` for one session.
+
+    Args:
+        feed: the registry's name of the feed, for the records.
+        session: the session's number, as in its blocks.
+    """
+
+    version = 1
+
+    def __init__(self, feed: str, session: int) -> None:
+        self._feed = feed
+        self._session = session
+        self._wire: Wire = DOLLARS
+        self._decode: Callable[[bytes], Frame] = DOLLARS.decode
+        self._sequences = Sequences()
+        self._subs = Subscriptions()
+        self._holes = Holes(self._subs.wanted)
+        self._findings = Findings()
+
+    def map(self, entry: Entry) -> Mapped:
+        """What `entry` means; entries come in order of n without holes."""
+        kind, n, ts_ns, payload = entry
+        if kind != _IN:
+            return self._aside(entry)
+        try:
+            frame = self._decode(payload)
+        except UNREADABLE:
+            out = Output(self._feed, self._session, n, ts_ns)
+            self._salvage(out, payload)
+            return out.mapped()
+        if frame.__class__ is OrderbookDelta:
+            mapped = self._delta_in_order(frame, n, ts_ns)
+            if mapped is not None:
+                return mapped
+        out = Output(self._feed, self._session, n, ts_ns)
+        self._take(out, frame)
+        return out.mapped()
+
+    def _delta_in_order(self, frame: OrderbookDelta, n: int, ts_ns: int) -> Mapped | None:
+        """The hot path: nearly all frames are deltas in order, of a ticker known on the sid, with usual numbers.
+
+        It makes no helper object and looks nothing up twice; whatever is unusual is left, untouched, to `_take` (None).
+        Its records equal those of `translate.delta`.
+        """
+        sid, seq, msg = frame.sid, frame.seq, frame.msg
+        ticker = msg.market_ticker
+        sub = self._subs.by_sid.get(sid)
+        if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.is_gathering:
+            return None
+        try:
+            price = translate.PRICES[msg.price_dollars]
+            size = translate.CHANGES[msg.delta_fp]
+            ts_event_ns = event_ns(msg.ts, msg.ts_ms)
+        except Malformed:
+            return None
+        if not self._sequences.follows(sid, seq):
+            return None
+        sub.last_good_ns = ts_ns
+        if msg.side == "yes":
+            side = _BID
+        else:
+            side = _ASK
+            if not sub.is_yes_priced:
+                price = 10_000 - price
+        # Positional, in the order of `records.Header` and `records.BookDelta`: keywords would cost a third more.
+        record = BookDelta(
+            self._feed, ticker, ts_event_ns, ts_ns, self._session, n, 0, sid, seq, -4, -2, price, size, side, _CHANGE
+        )
+        return Mapped((record,), ())
+
+    # Frames
+
+    def _salvage(self, out: Output, payload: bytes) -> None:
+        self._holes.tell_due(out)
+        salvaged = salvage(payload, self._wire)
+        for finding in salvaged.findings:
+            self._findings.tell(out, finding)
+        if salvaged.frame is not None:
+            self._take(out, salvaged.frame)
+            return
+        if not salvaged.sid or not salvaged.seq:
+            # If it was sequenced data, the next frame of its subscription shows the jump.
+            return
+        out.sid, out.seq = salvaged.sid, salvaged.seq
+        channel = CHANNEL_OF_TYPE.get(salvaged.frame_type, "")
+        sub = self._subs.of(salvaged.sid, channel)
+        if salvaged.ticker and channel:
+            self._subs.learn(sub, salvaged.ticker)
+        if self._is_in_sequence(out, sub, salvaged.frame_type) and channel:
+            self._unmapped(out, sub, salvaged.ticker)
+
+    def _take(self, out: Output, frame: Frame) -> None:
+        self._holes.tell_due(out)
+        if isinstance(frame, Subscribed):
+            self._subscribed(out, frame)
+            return
+        out.sid = frame.sid
+        out.seq = 0 if isinstance(frame, TickerFrame) else frame.seq
+        if isinstance(frame, Error):
+            self._error(out, frame)
+        elif isinstance(frame, Ok | Unsubscribed):
+            self._changed(out, frame)
+        else:
+            self._data(out, frame)
+
+    def _data(self, out: Output, frame: DataFrame) -> None:
+        frame_type = type_of(frame)
+        sub = self._subs.of(frame.sid, CHANNEL_OF_TYPE[frame_type])
+        ticker = "" if isinstance(frame, Lifecycle) else frame.msg.market_ticker
+        if ticker:
+            self._subs.learn(sub, ticker)
+        if not self._is_in_sequence(out, sub, frame_type):
+            return
+        notes: list[Finding] = []
+        try:
+            self._record(out, frame, sub, notes)
+        except UNREADABLE as error:
+            notes.append(classify(error, frame_type, "msg"))
+            self._unmapped(out, sub, ticker)
+        for finding in notes:
+            self._findings.tell(out, finding)
+
+    def _record(self, out: Output, frame: DataFrame, sub: Sub, notes: list[Finding]) -> None:
+        # The record is made first: one that cannot be made brings nothing back.
+        record: Record
+        if isinstance(frame, OrderbookDelta):
+            record = translate.delta(out, frame, notes, is_yes_priced=sub.is_yes_priced)
+        elif isinstance(frame, OrderbookSnapshot):
+            record = translate.snapshot(out, frame, is_yes_priced=sub.is_yes_priced)
+            self._holes.close_book(out, record.ticker)
+        elif isinstance(frame, TickerFrame):
+            record = translate.quote(out, frame, notes)
+            self._has_returned(out, sub, (record.ticker,))
+        elif isinstance(frame, TradeFrame):
+            record = translate.trade(out, frame, notes)
+            self._has_returned(out, sub, (record.ticker,))
+        else:
+            record = translate.status(out, frame, notes)
+            self._has_returned(out, sub, ())
+        if record.index != len(out.records):
+            record = msgspec.structs.replace(record, index=len(out.records))
+        out.records.append(record)
+
+    def _subscribed(self, out: Output, frame: Subscribed) -> None:
+        sub = self._subs.acknowledged(frame)
+        out.sid = sub.sid
+        self._sequences.begin(sub.sid)
+        sub.last_good_ns = out.ts_ns
+        tickers = tuple(sorted(sub.tickers))
+        out.facts.append(capture.Subscribed(*out.place, sub.sid, sub.channel, tickers))
+        if sub.channel != BOOK:
+            self._holes.close_channel(out, sub.channel)
+            self._has_returned(out, sub, tickers)
+
+    def _changed(self, out: Output, frame: Ok | Unsubscribed) -> None:
+        if not frame.sid:
+            return
+        sub = self._subs.of(frame.sid, "")
+        if not self._is_in_sequence(out, sub, type_of(frame)):
+            return
+        if isinstance(frame, Unsubscribed):
+            self._subs.end(frame.sid, is_wanted=False)
+            self._sequences.end(frame.sid)
+            return
+        added = self._subs.changed(frame)
+        if added:
+            out.facts.append(capture.Subscribed(*out.place, sub.sid, sub.channel, added))
+            self._has_returned(out, sub, added)
+
+    def _error(self, out: Output, frame: Error) -> None:
+        is_terminal = frame.msg.code in TERMINAL_ERRORS
+        if not frame.sid:
+            if is_terminal:
+                detail = f"terminal error {frame.msg.code} names no sid, so no subscription can be told to be gone"
+                self._findings.tell(out, Finding("missing-field", "error", "sid", detail))
+            return
+        sub = self._subs.of(frame.sid, "")
+        if not self._is_in_sequence(out, sub, "error") or not is_terminal:
+            return
+        evidence = f"the venue ended sid {sub.sid} ({sub.channel}): error {frame.msg.code} {frame.msg.msg}"[:200]
+        hole = self._hole(out, sub, "channel-error", f"{sub.sid}-ended", evidence)
+        self._holes.open(out, hole, sub.scope)
+        self._subs.end(frame.sid, is_wanted=True)
+        self._sequences.end(frame.sid)
+
+    def _has_returned(self, out: Output, sub: Sub, tickers: tuple[str, ...]) -> None:
+        """Data, or a subscription to it, is here on a channel other than the book's."""
+        if sub.channel == BOOK or not self._holes.is_before_pending:
+            return
+        if sub.is_whole:
+            self._holes.close_before(out, WHOLE_CHANNEL, sub.channel)
+        if self._subs.is_book_unmatched:
+            # Any ticker may have a book to come, and its book is what counts.
+            return
+        for ticker in tickers:
+            if ticker not in self._subs.book_tickers:
+                self._holes.close_before(out, ticker, "")
+
+    # Sequence
+
+    def _is_in_sequence(self, out: Output, sub: Sub, frame_type: str) -> bool:
+        """Whether the frame is to be taken; where frames are missing before it, their hole is opened."""
+        if out.seq:
+            missing = self._sequences.observe(sub.sid, out.seq)
+            if missing < 0:
+                detail = f"sid {sub.sid}: seq {out.seq} came again or late, after {out.seq - missing - 1}; not applied"
+                self._findings.tell(out, Finding("duplicate-sequence", frame_type, "seq", detail))
+                return False
+            if missing:
+                self._jump(out, sub, missing)
+        sub.last_good_ns = out.ts_ns
+        return True
+
+    def _jump(self, out: Output, sub: Sub, missing: int) -> None:
+        expected = out.seq - missing
+        evidence = f"sid {sub.sid}: seq {out.seq} came where {expected} was due; {missing} missing"
+        hole = self._hole(out, sub, "sequence-jump", str(sub.sid), evidence)
+        hole.seq_expected, hole.seq_found = expected, out.seq
+        self._open(out, hole, sub.scope)
+
+    def _unmapped(self, out: Output, sub: Sub, ticker: str) -> None:
+        if not out.seq:
+            return
+        evidence = f"entry {out.n} (sid {sub.sid}, seq {out.seq}) is on the tape and was not understood"
+        hole = self._hole(out, sub, "unmapped-frame", f"{sub.sid}-unmapped", evidence)
+        hole.seq_expected = hole.seq_found = out.seq
+        self._open(out, hole, (ticker,) if ticker else sub.scope)
+
+    def _open(self, out: Output, hole: Hole, tickers: tuple[str, ...]) -> None:
+        if hole.channel in (BOOK, ""):
+            self._holes.open(out, hole, tickers)
+        else:
+            self._holes.pass_over(out, hole, tickers)
+
+    def _hole(self, out: Output, sub: Sub, cause: str, suffix: str, evidence: str) -> Hole:
+        gap_id = f"{self._session}-{out.n}-{suffix}"
+        return Hole(gap_id, cause, sub.last_good_ns or out.ts_ns, evidence, channel=sub.channel, sid=sub.sid)
+
+    # Our own entries
+
+    def _aside(self, entry: Entry) -> Mapped:
+        kind, n, ts_ns, payload = entry
+        if kind == EntryKind.OUT:
+            self._subs.sent(payload)
+            return NOTHING
+        out = Output(self._feed, self._session, n, ts_ns)
+        self._holes.tell_due(out)
+        try:
+            fact = decode_fact(payload)
+        except Malformed as error:
+            self._findings.tell(out, Finding("malformed", "ctl", "", error.message[:200]))
+            return out.mapped()
+        if isinstance(fact, Connected):
+            self._connected(out, fact)
+        elif isinstance(fact, Disconnected):
+            self._disconnected(out, fact)
+        elif isinstance(fact, DayMark):
+            self._holes.tell(out)
+            out.facts.append(capture.DayMarked(*out.place, fact.date))
+        elif isinstance(fact, ClockStepped):
+            out.facts.append(capture.ClockStepped(*out.place, fact.step_ns))
+        elif isinstance(fact, TailCut):
+            out.facts.append(capture.TailCut(*out.place, fact.size_bytes))
+        # `Repair` entries mean nothing yet: nothing writes them before gaps are repaired by REST.
+        return out.mapped()
+
+    def _connected(self, out: Output, fact: Connected) -> None:
+        before = fact.previous
+        out.facts.append(
+            capture.Connected(
+                *out.place, fact.url, fact.wire, fact.instance, fact.epoch, fact.version, before.session if before else 0
+            )
+        )
+        if fact.wire:
+            wire = _WIRES.get(fact.wire)
+            if wire is None:
+                detail = f"{fact.wire[:40]!r} is not one of {', '.join(_WIRES)}; read as {self._wire.name}"
+                self._findings.tell(out, Finding("unknown-value", "connected", "wire", detail))
+            else:
+                self._wire, self._decode = wire, wire.decode
+        if before is not None:
+            gap_id = f"{before.session}-{before.last_n}"
+            # A session without any frame proves nothing since it was made.
+            start_ns = before.last_recv_ns or before.session
+            self._holes.begin_after(Hole(gap_id, before.cause, start_ns, before.evidence))
+
+    def _disconnected(self, out: Output, fact: Disconnected) -> None:
+        subs = self._subs
+        self._holes.hand_over(out, subs.wanted, subs.whole_channels)
+        out.facts.append(capture.Disconnected(*out.place, fact.cause, fact.code, fact.reason, fact.last_recv_ns, fact.evidence))
+        if subs.wanted or subs.whole_channels:
+            gap_id = f"{self._session}-{out.n}"
+            hole = Hole(gap_id, fact.cause, fact.last_recv_ns or self._session, fact.evidence or fact.reason)
+            self._holes.open(out, hole, subs.wanted, channels=subs.whole_channels)

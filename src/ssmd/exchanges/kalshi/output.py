@@ -1,0 +1,65 @@
+"""What the mapper says about one tape entry, while it is being put together."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ssmd.domain.capture import CaptureEvent, DriftDetected
+from ssmd.exchanges.adapter import Mapped
+from ssmd.exchanges.kalshi.drift import Finding
+from ssmd.exchanges.kalshi.frames import Frame
+from ssmd.schemas.records import Record
+
+FINDINGS_MAX: Final = 256
+"""Distinct findings told per session; a venue that invents field names cannot flood the journal."""
+
+
+class Output:
+    """Records and facts of one entry; both are numbered from 0 in the order they are added.
+
+    Attributes:
+        sid, seq: of the frame in the entry, 0 = none.
+    """
+
+    __slots__ = ("facts", "feed", "n", "records", "seq", "session", "sid", "ts_ns")
+
+    def __init__(self, feed: str, session: int, n: int, ts_ns: int) -> None:
+        self.feed = feed
+        self.session = session
+        self.n = n
+        self.ts_ns = ts_ns
+        self.sid = 0
+        self.seq = 0
+        self.records: list[Record] = []
+        self.facts: list[CaptureEvent] = []
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """The first four fields of the next fact: session, n, index, ts_recv_ns."""
+        return self.session, self.n, len(self.facts), self.ts_ns
+
+    def mapped(self) -> Mapped:
+        return Mapped(tuple(self.records), tuple(self.facts))
+
+
+class Findings:
+    """Tells each finding once per session, by (what, frame type, field)."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str, str]] = set()
+
+    def tell(self, out: Output, finding: Finding) -> None:
+        """Add `finding` to the entry's facts unless its like was told, or FINDINGS_MAX are."""
+        key = finding[:3]
+        if key in self._told or len(self._told) >= FINDINGS_MAX:
+            return
+        self._told.add(key)
+        detail = finding.detail
+        if len(self._told) == FINDINGS_MAX:
+            detail = f"{detail} (no further findings are told in this session)"
+        out.facts.append(DriftDetected(*out.place, finding.what, finding.frame_type, finding.field, detail))
+
+
+def type_of(frame: Frame) -> str:
+    """The frame's `type` on the wire."""
+    return str(frame.__struct_config__.tag)
