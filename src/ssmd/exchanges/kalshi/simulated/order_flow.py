@@ -212,7 +212,9 @@ class MarketModel:
         out.append(wire.lifecycle_message(market.spec.ticker, "settled", {"settled_ts": now_ns // SECOND_NS}))
         self._settled.append(market.spec.ticker)
         if len(self._settled) > _SETTLED_KEPT:
-            del self.markets[self._settled.popleft()]
+            gone = self.markets.pop(self._settled.popleft()).spec.event.ticker
+            if all(held.spec.event.ticker != gone for held in self.markets.values()):
+                del self.events[gone]
 
     # Orders.
 
