@@ -127,7 +127,8 @@ class KalshiMapper:
         record = BookDelta(
             self._feed, ticker, ts_event_ns, ts_ns, self._session, n, 0, sid, seq, -4, -2, price, size, side, _CHANGE
         )
-        return Mapped((record,), ())
+        # What `Mapped((record,), ())` does, without the Python-level constructor of a named tuple.
+        return tuple.__new__(Mapped, ((record,), ()))
 
     # Frames
 
