@@ -1,0 +1,90 @@
+"""What every command knows: the workspace, the environment that is meant, how to print."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from ssmd.clock import Clock, SystemClock, date_of
+from ssmd.errors import Misconfigured
+from ssmd.settings import Workspace, find_workspace, variables
+
+if TYPE_CHECKING:
+    from ssmd.wiring.environment import ResolvedEnvironment
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The global options of one command line."""
+
+    env: str = ""
+    workspace_given: str = ""
+    color: bool = True
+    clock: Clock = field(default_factory=SystemClock)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        return variables()
+
+    @property
+    def workspace(self) -> Workspace:
+        given = self.workspace_given or self.variables.get("SSMD_WORKSPACE", "")
+        if given and not Path(given).is_dir():
+            raise Misconfigured(f"workspace {given} is not a directory", mend="name the directory that holds exchanges/")
+        return find_workspace(Path.cwd(), given)
+
+    @property
+    def today(self) -> str:
+        """UTC date."""
+        return date_of(self.clock.now_ns())
+
+    def environment_name(self, given: str = "") -> str:
+        """The environment that is meant; `given` is one named as an argument."""
+        from ssmd.wiring.environment import choose_environment  # noqa: PLC0415 - keeps --help quick
+
+        return choose_environment(self.workspace, given or self.env, self.variables)
+
+    def resolve(self, given: str = "") -> ResolvedEnvironment:
+        """The environment that is meant, checked, as of today."""
+        from ssmd.wiring.environment import resolve_environment  # noqa: PLC0415 - keeps --help quick
+
+        return resolve_environment(self.workspace, self.environment_name(given), self.today)
+
+    def actor(self) -> str:
+        """Who types ("cli:anna")."""
+        try:
+            user = self.variables.get("USER") or self.variables.get("LOGNAME") or str(os.getuid())
+        except AttributeError:  # a system without user ids
+            user = "unknown"
+        return f"cli:{user}"
+
+
+def invocation_of(ctx: typer.Context) -> Invocation:
+    """The global options, from any command's context."""
+    found = ctx.find_root().obj
+    if not isinstance(found, Invocation):
+        raise TypeError("a command was called without its root group")
+    return found
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run an async procedure to its end; Ctrl-C cancels it, and its `finally` blocks run."""
+    import asyncio  # noqa: PLC0415 - keeps --help quick
+
+    return asyncio.run(work)
+
+
+def checked_date(text: str) -> str:
+    """`text` if it is a calendar date YYYY-MM-DD (callback of --date options); "" stays ""."""
+    from ssmd.registry.conversion import is_date  # noqa: PLC0415 - keeps --help quick
+
+    if text and not is_date(text):
+        raise typer.BadParameter(f"{text!r} is not a calendar date YYYY-MM-DD")
+    return text

@@ -1,0 +1,94 @@
+"""A command group that lists its commands without importing them, and takes global options wherever they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+
+class LazyCommand(NamedTuple):
+    """A command or group to be: `module` holds a Typer called `app` with it."""
+
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS: Final = (
+    LazyCommand("demo", "ssmd.cli.demo", "Run the whole main job against the simulator, and show what it holds."),
+    LazyCommand("up", "ssmd.cli.up", "Run an environment on this machine until stopped."),
+    LazyCommand("env", "ssmd.cli.env", "Choose and show environments."),
+    LazyCommand("validate", "ssmd.cli.validate", "Check every document of the registry."),
+    LazyCommand("day", "ssmd.cli.day", "Start, end and show trading days."),
+    LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing."),
+    LazyCommand("journal", "ssmd.cli.journal", "Read the events themselves."),
+    LazyCommand("streams", "ssmd.cli.streams", "Create, compare and show the NATS streams."),
+    LazyCommand("simulate", "ssmd.cli.simulate", "Run a venue of your own on loopback."),
+    LazyCommand("connector", "ssmd.cli.connector", "Run the connector process alone."),
+    LazyCommand("archiver", "ssmd.cli.archiver", "Run one archiver process alone."),
+    LazyCommand("projector", "ssmd.cli.projector", "Run the projector process alone."),
+    LazyCommand("gateway", "ssmd.cli.gateway", "Run the gateway process alone."),
+)
+_BY_NAME: Final = {command.name: command for command in COMMANDS}
+
+_WITH_VALUE: Final = frozenset({"--env", "-e", "--workspace"})
+_FLAGS: Final = frozenset({"--debug", "--no-color"})
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the global options first, so that they may stand behind the command too. Behind -- nothing is one."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            rest += [argument, *waiting]
+            break
+        if argument in _FLAGS or argument.startswith(("--env=", "--workspace=")):
+            front.append(argument)
+        elif argument in _WITH_VALUE and waiting:
+            front += [argument, waiting.pop(0)]
+        else:
+            rest.append(argument)
+    return [*front, *rest]
+
+
+class LazyGroup(TyperGroup):
+    """The root group of `ssmd`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, hoisted(args))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return [command.name for command in COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        found = _BY_NAME.get(cmd_name)
+        if found is None:
+            return None
+        self.commands[cmd_name] = self.commands.get(cmd_name) or _loaded(found)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # Suggestions for a mistyped command are made from `commands`.
+        for name in _BY_NAME:
+            self.commands.setdefault(name, None)  # type: ignore[arg-type]  # only the names are looked at
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(command.name, command.help) for command in COMMANDS])
+
+
+def _loaded(command: LazyCommand) -> Any:
+    loaded = typer.main.get_command(import_module(command.module).app)
+    loaded.name = command.name
+    return loaded
