@@ -1,0 +1,77 @@
+"""What a WebSocket client may say: strict types, and a typed refusal for everything else. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from ssmd.gateway.hub import KINDS
+from ssmd.gateway.messages import Refusal
+
+COMMAND_BYTES_MAX: Final = 64 << 10
+TICKERS_PER_COMMAND_MAX: Final = 1_000
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Ticker = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="cmd"):
+    """`id` is the client's own; the answer repeats it."""
+
+    id: Id
+
+
+class Subscribe(Command, frozen=True, tag="subscribe"):
+    """`kinds` empty = all of `hub.KINDS`; a ticker "*" = all tickers, also those to come."""
+
+    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(min_length=1, max_length=TICKERS_PER_COMMAND_MAX)]
+    kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+
+
+class Unsubscribe(Command, frozen=True, tag="unsubscribe"):
+    """As `Subscribe`."""
+
+    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(min_length=1, max_length=TICKERS_PER_COMMAND_MAX)]
+    kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+
+
+class Ping(Command, frozen=True, tag="ping"):
+    pass
+
+
+AnyCommand = Subscribe | Unsubscribe | Ping
+_NAMES: Final = ("subscribe", "unsubscribe", "ping")
+_SHOWN: Final = 64
+
+
+def parse_command(text: str) -> AnyCommand | Refusal:
+    """The command in a text frame; a refusal (too-large, malformed-json, bad-command, unknown-command, unknown-kind)."""
+    if len(text) > COMMAND_BYTES_MAX or len(raw := _bytes(text)) > COMMAND_BYTES_MAX:
+        return Refusal(None, "too-large", f"a command has at most {COMMAND_BYTES_MAX} bytes")
+    try:
+        found: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Refusal(None, "malformed-json", f"not JSON: {error}"[:200])
+    if not isinstance(found, dict):
+        return Refusal(None, "bad-command", f"a command is a JSON object, this is {type(found).__name__}")
+    command_id = found.get("id")
+    known_id = command_id if type(command_id) is int and 0 <= command_id < 2**53 else None
+    name = found.get("cmd")
+    if not isinstance(name, str):
+        return Refusal(known_id, "bad-command", f'"cmd" is missing or no text; commands: {", ".join(_NAMES)}')
+    if name not in _NAMES:
+        return Refusal(known_id, "unknown-command", f"no command {name[:_SHOWN]!r}; commands: {', '.join(_NAMES)}")
+    try:
+        command: AnyCommand = msgspec.convert(found, AnyCommand)
+    except msgspec.ValidationError as error:
+        return Refusal(known_id, "bad-command", f"{name}: {error}"[:200])
+    if not isinstance(command, Ping):
+        unknown = sorted({kind for kind in command.kinds if kind not in KINDS})
+        if unknown:
+            return Refusal(known_id, "unknown-kind", f"no kind {unknown[0][:_SHOWN]!r}; kinds: {', '.join(KINDS)}")
+    return command
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

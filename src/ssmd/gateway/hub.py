@@ -1,0 +1,307 @@
+"""Who wants to hear what: subscriptions by ticker and kind, and the way of each message to its subscribers.
+
+The hub lives in one event loop and never waits: a message is encoded once, offered to each subscriber's own queue, and
+at most `coalesce_s` later each client with something to send is woken. A client whose queue is full is told exactly
+what it lost and closed; no other client notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from ssmd.errors import Rejected
+from ssmd.gateway.client_queue import ClientQueue, QueueLimits
+from ssmd.gateway.market_state import MarketState
+from ssmd.gateway.messages import Ack, Closing, Control, Loss, encode, of_record
+from ssmd.gateway.views import snapshot
+from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Record
+
+ALL_TICKERS: Final = "*"
+KINDS: Final = ("trade", "book", "quote", "status", "gap")
+"""What a client can ask for; `book` brings snapshots and deltas."""
+
+BIT_OF_KIND: Final = {"trade": 1, "book": 2, "snapshot": 2, "quote": 4, "status": 8, "gap": 16}
+_BOOK: Final = BIT_OF_KIND["book"]
+
+
+class CloseReason(NamedTuple):
+    """A WebSocket close code, and a reason of at most 123 bytes."""
+
+    code: int
+    reason: str
+
+
+SLOW_CLIENT: Final = CloseReason(1008, "slow client: see the last message for what was lost")
+
+
+class HubLimits(NamedTuple):
+    """Bounds.
+
+    Attributes:
+        coalesce_s: how long a message may wait for others to share its frame.
+        close_grace_s: how long a client that is being closed may take to read its last frames before it is cut off.
+    """
+
+    clients_max: int = 2_000
+    tickers_per_client_max: int = 10_000
+    coalesce_s: float = 0.004
+    close_grace_s: float = 10.0
+    queue: QueueLimits = QueueLimits()
+
+
+DEFAULT_LIMITS: Final = HubLimits()
+
+
+class Client:
+    """One connected client, as the hub sees it; made by `Hub.connect`.
+
+    `wake` is set when there is something to send (`take`), or when the connection is to be closed (`closing`).
+    """
+
+    def __init__(self, number: int, limits: QueueLimits, abort: Callable[[], None]) -> None:
+        self.number = number
+        self.queue = ClientQueue(limits)
+        self.wake = asyncio.Event()
+        self.masks: dict[str, int] = {}
+        """Ticker (or "*") -> bits of the kinds wanted."""
+        self.closing: CloseReason | None = None
+        self.last_words: str = ""
+        self.abort = abort
+        self.abort_timer: asyncio.TimerHandle | None = None
+        self.is_dirty = False
+
+
+class Hub:
+    """See the module's docstring. All methods are to be called in the hub's event loop."""
+
+    def __init__(self, state: MarketState, limits: HubLimits = DEFAULT_LIMITS) -> None:
+        self._state = state
+        self.limits = limits
+        self._clients: set[Client] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._by_ticker: dict[str, dict[Client, int]] = {}
+        self._dirty: list[Client] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._numbers = 0
+        self.is_open = True
+        self.messages_offered = 0
+        self.messages_lost = 0
+        self.clients_closed_slow = 0
+
+    # Clients
+
+    def connect(self, abort: Callable[[], None]) -> Client:
+        """Take a new client; `abort` cuts its connection without waiting.
+
+        Raises:
+            Rejected: too many clients, or the gateway is stopping.
+        """
+        if not self.is_open:
+            raise Rejected("gateway-stopping", "the gateway is stopping; try again later")
+        if len(self._clients) >= self.limits.clients_max:
+            raise Rejected("too-many-clients", f"{len(self._clients)} clients are connected, the limit; try later")
+        self._numbers += 1
+        client = Client(self._numbers, self.limits.queue, abort)
+        self._clients.add(client)
+        self._empty.clear()
+        return client
+
+    def disconnect(self, client: Client) -> None:
+        """The client's connection is over. Safe to call twice."""
+        for ticker in client.masks:
+            self._forget(ticker, client)
+        client.masks.clear()
+        self._clients.discard(client)
+        if not self._clients:
+            self._empty.set()
+        if client.abort_timer is not None:
+            client.abort_timer.cancel()
+
+    def _forget(self, ticker: str, client: Client) -> None:
+        wanting = self._by_ticker.get(ticker)
+        if wanting is not None:
+            wanting.pop(client, None)
+            if not wanting:
+                del self._by_ticker[ticker]
+
+    @property
+    def clients(self) -> int:
+        return len(self._clients)
+
+    # Subscriptions
+
+    def subscribe(self, client: Client, command_id: int, tickers: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+        """Add `kinds` of `tickers` ("*" = all, also those to come) and queue the ack; snapshots follow it.
+
+        A snapshot is owed for each named market that has a book, also when the client knew it: that is how it resyncs.
+
+        Raises:
+            Rejected: more tickers than one client may name.
+        """
+        new = sum(1 for ticker in tickers if ticker not in client.masks)
+        if len(client.masks) + new > self.limits.tickers_per_client_max:
+            raise Rejected(
+                "too-many-tickers",
+                f"{len(client.masks)} tickers are subscribed and {new} more asked for, the limit is "
+                f'{self.limits.tickers_per_client_max}; "*" subscribes to all in one',
+            )
+        bits = _bits(kinds)
+        for ticker in tickers:
+            mask = client.masks.get(ticker, 0) | bits
+            client.masks[ticker] = mask
+            self._by_ticker.setdefault(ticker, {})[client] = mask
+        owed = self._books(tickers) if bits & _BOOK else []
+        self._tell(client, Ack(command_id, "subscribe", tickers, kinds, len(owed), self._state.stream_seq))
+        if client.queue.lost is None:
+            client.queue.owed.update(dict.fromkeys(owed))
+        client.wake.set()
+
+    def unsubscribe(self, client: Client, command_id: int, tickers: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+        """Take `kinds` of `tickers` away and queue the ack; nothing of them comes after it, unless "*" brings it.
+
+        "*" is a subscription of its own, apart from those that name tickers. What was not subscribed does no harm.
+        """
+        bits = _bits(kinds)
+        for ticker in tickers:
+            mask = client.masks.get(ticker, 0) & ~bits
+            if mask:
+                client.masks[ticker] = mask
+                self._by_ticker[ticker][client] = mask
+            elif client.masks.pop(ticker, 0):
+                self._forget(ticker, client)
+        if bits & _BOOK:
+            for ticker in [owed for owed in client.queue.owed if not self._wants_book(client, owed)]:
+                del client.queue.owed[ticker]
+        self._tell(client, Ack(command_id, "unsubscribe", tickers, kinds, 0, self._state.stream_seq))
+        client.wake.set()
+
+    @staticmethod
+    def _wants_book(client: Client, ticker: str) -> bool:
+        return bool((client.masks.get(ticker, 0) | client.masks.get(ALL_TICKERS, 0)) & _BOOK)
+
+    def _books(self, tickers: Iterable[str]) -> list[str]:
+        wanted = self._state.tickers if ALL_TICKERS in tickers else tickers
+        return [ticker for ticker in wanted if (market := self._state.find(ticker)) is not None and market.has_book]
+
+    def tell(self, client: Client, message: Control) -> None:
+        """Queue a message about the connection itself."""
+        self._tell(client, message)
+        client.wake.set()
+
+    def _tell(self, client: Client, message: Control) -> None:
+        was_lossless = client.queue.lost is None
+        if not client.queue.offer(encode(message), "") and was_lossless:
+            self._close_slow(client)
+
+    # Messages
+
+    def publish(self, record: Record, stream_seq: int) -> None:
+        """Offer a record, already applied to the state, to all who want it."""
+        wanting = self._by_ticker.get(record.ticker)
+        everything = self._by_ticker.get(ALL_TICKERS)
+        if record.ticker == WHOLE_CHANNEL:
+            # A hole of a whole channel concerns whoever asked for gaps of any ticker.
+            wanting, everything = {client: _joined(client) for client in self._clients}, None
+        if not wanting and not everything:
+            return
+        kind = KIND_OF[type(record)]
+        bit, text = BIT_OF_KIND[kind], ""
+        for client, mask in wanting.items() if wanting else ():
+            if mask & bit:
+                text = text or encode(of_record(record, stream_seq))
+                self._offer(client, text, record.ticker, bit)
+        for client, mask in everything.items() if everything else ():
+            if mask & bit and not (wanting and wanting.get(client, 0) & bit):
+                text = text or encode(of_record(record, stream_seq))
+                self._offer(client, text, record.ticker, bit)
+
+    def _offer(self, client: Client, text: str, ticker: str, bit: int) -> None:
+        queue = client.queue
+        if bit == _BOOK and ticker in queue.owed:
+            return
+        self.messages_offered += 1
+        was_lossless = queue.lost is None
+        if not queue.offer(text, ticker):
+            if was_lossless:
+                self._close_slow(client)
+            else:
+                self.messages_lost += 1
+            return
+        if not client.is_dirty:
+            client.is_dirty = True
+            self._dirty.append(client)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self.limits.coalesce_s, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        dirty, self._dirty = self._dirty, []
+        for client in dirty:
+            client.is_dirty = False
+            client.wake.set()
+
+    def take(self, client: Client) -> str:
+        """The client's next frame, "" = nothing to send now."""
+        return client.queue.take(self._snapshot_text)
+
+    def _snapshot_text(self, ticker: str) -> str | None:
+        market = self._state.find(ticker)
+        return None if market is None or not market.has_book else encode(snapshot(self._state, market))
+
+    # Closing
+
+    def close(self, client: Client, why: CloseReason, last_words: Control | None = None) -> None:
+        """Have the client's writer send what is queued, then `last_words`, then close; cut off past the grace."""
+        if client.closing is not None:
+            return
+        client.closing = why
+        client.last_words = "" if last_words is None else f"[{encode(last_words)}]"
+        client.abort_timer = asyncio.get_running_loop().call_later(self.limits.close_grace_s, client.abort)
+        client.wake.set()
+
+    def _close_slow(self, client: Client) -> None:
+        self.clients_closed_slow += 1
+        self.messages_lost += sum((client.queue.lost or {}).values())
+        self.close(client, SLOW_CLIENT)
+
+    def last_frame(self, client: Client) -> str:
+        """What a client that is being closed is told last, "" = nothing; after it the client gets nothing more."""
+        lost = client.queue.lost
+        if lost is None:
+            return client.last_words
+        message = Loss(sum(lost.values()), dict(lost), len(client.queue.owed), self._state.stream_seq)
+        for ticker in client.masks:
+            self._forget(ticker, client)
+        client.masks.clear()
+        return f"[{encode(message)}]"
+
+    def close_all(self, why: CloseReason, *, resume_from: int) -> None:
+        """Close every client; each is told where to go on (0 = from the start)."""
+        for client in list(self._clients):
+            self.close(client, why, Closing(why.reason, resume_from))
+
+    def abort_all(self) -> None:
+        """Cut every connection without waiting."""
+        for client in list(self._clients):
+            client.abort()
+
+    async def emptied(self) -> None:
+        """Wait until no client is connected."""
+        await self._empty.wait()
+
+
+def _bits(kinds: Iterable[str]) -> int:
+    bits = 0
+    for kind in kinds:
+        bits |= BIT_OF_KIND[kind]
+    return bits
+
+
+def _joined(client: Client) -> int:
+    bits = 0
+    for mask in client.masks.values():
+        bits |= mask
+    return bits

@@ -1,0 +1,125 @@
+"""What the gateway knows of one market: book, quote, status, last trades, and what speaks against them. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from ssmd.exchanges.book import Book
+from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, Header, MarketStatus, Quote, Record, Trade
+
+GAPS_CLOSED_MAX: Final = 64
+GAPS_OPEN_MAX: Final = 64
+NO_SNAPSHOT: Final = "no-snapshot"
+"""Why a book nobody sent whole yet is not verified."""
+NEGATIVE_LEVEL: Final = "negative-level"
+
+
+class HeldTrade(NamedTuple):
+    """A trade in the ring. `ordinal` counts this market's trades from 1 since the gateway began to read."""
+
+    ordinal: int
+    stream_seq: int
+    record: Trade
+
+
+class BookPlace(NamedTuple):
+    """The last record the book took, and the stream sequence it came with."""
+
+    stream_seq: int
+    record: BookSnapshot | BookDelta
+
+
+class Market:
+    """One ticker's state, folded from its records in tape order.
+
+    A book is verified from the venue's snapshot on, until a gap opens or a level goes negative. A gap of one named
+    channel ends with its closing record or the next snapshot; one of the whole connection (channel "") with the
+    next snapshot only, since only that replaces what was missed.
+    """
+
+    __slots__ = (
+        "_book_doubts",
+        "book",
+        "book_at",
+        "counts",
+        "gaps_closed",
+        "gaps_open",
+        "last",
+        "last_stream_seq",
+        "quote",
+        "quote_seq",
+        "status",
+        "status_seq",
+        "ticker",
+        "trades",
+        "trades_count",
+    )
+
+    def __init__(self, ticker: str, trades_max: int) -> None:
+        self.ticker = ticker
+        self.book = Book(ticker)
+        self.book_at: BookPlace | None = None
+        self.quote: Quote | None = None
+        self.quote_seq = 0
+        self.status: MarketStatus | None = None
+        self.status_seq = 0
+        self.trades: deque[HeldTrade] = deque(maxlen=trades_max)
+        self.trades_count = 0
+        self.gaps_open: dict[str, Gap] = {}
+        self.gaps_closed: deque[Gap] = deque(maxlen=GAPS_CLOSED_MAX)
+        self.counts: dict[str, int] = {}
+        self.last: Header | None = None
+        self.last_stream_seq = 0
+        # Reasons against the book, oldest first; the gap to blame where there is one.
+        self._book_doubts: dict[str, Gap | None] = {NO_SNAPSHOT: None}
+
+    def apply(self, record: Record, kind: str, stream_seq: int) -> None:
+        """Take the market's next record."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.last, self.last_stream_seq = record, stream_seq
+        if isinstance(record, BookDelta | BookSnapshot):
+            self._apply_book(record, stream_seq)
+        elif isinstance(record, Trade):
+            self.trades_count += 1
+            self.trades.append(HeldTrade(self.trades_count, stream_seq, record))
+        elif isinstance(record, Quote):
+            self.quote, self.quote_seq = record, stream_seq
+        elif isinstance(record, MarketStatus):
+            self.status, self.status_seq = record, stream_seq
+        else:
+            self.apply_gap(record)
+
+    def _apply_book(self, record: BookDelta | BookSnapshot, stream_seq: int) -> None:
+        # A snapshot ssmd derived from earlier records inherits their faults: it fills an empty book, it proves nothing.
+        if isinstance(record, BookSnapshot) and not record.is_derived:
+            self._book_doubts.clear()
+        findings = self.book.apply(record)
+        self.book_at = BookPlace(stream_seq, record)
+        if any(finding.what == NEGATIVE_LEVEL for finding in findings):
+            self._book_doubts.setdefault(NEGATIVE_LEVEL, None)
+
+    def apply_gap(self, gap: Gap) -> None:
+        """A hole opens or closes here; also called for the holes of a whole channel that this market was part of."""
+        if gap.state != "closed":
+            self.gaps_open[gap.gap_id] = gap
+            self._book_doubts[gap.gap_id] = gap
+            if len(self.gaps_open) > GAPS_OPEN_MAX:
+                self.gaps_closed.append(self.gaps_open.pop(next(iter(self.gaps_open))))
+            return
+        opened = self.gaps_open.pop(gap.gap_id, None)
+        self.gaps_closed.append(gap)
+        if gap.channel and (opened is None or opened.channel):
+            self._book_doubts.pop(gap.gap_id, None)
+
+    @property
+    def book_doubt(self) -> tuple[str, Gap | None] | None:
+        """(reason, gap to blame) why the book may be wrong; None = verified."""
+        for name, gap in self._book_doubts.items():
+            return ("gap" if gap is not None else name), gap
+        return None
+
+    @property
+    def has_book(self) -> bool:
+        """Whether any book record came."""
+        return self.book_at is not None

@@ -1,0 +1,104 @@
+"""All markets of one feed as the gateway knows them, folded from the market stream. Pure and bounded."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Final
+
+from ssmd.gateway.market import Market
+from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Gap, Record
+
+WHOLE_GAPS_MAX: Final = 256
+
+
+class MarketState:
+    """Markets by ticker.
+
+    Args:
+        markets_max: past it the market heard of least recently is forgotten, and counted in `markets_forgotten`.
+        trades_max: trades kept per market.
+    """
+
+    def __init__(self, feed: str, *, markets_max: int = 100_000, trades_max: int = 500) -> None:
+        self.feed = feed
+        self.markets_max = markets_max
+        self.trades_max = trades_max
+        self._markets: OrderedDict[str, Market] = OrderedDict()
+        self._tickers: list[str] = []
+        self.whole_gaps_open: OrderedDict[str, Gap] = OrderedDict()
+        """Open gaps of whole channels, by gap id."""
+        self.whole_gaps_closed: deque[Gap] = deque(maxlen=WHOLE_GAPS_MAX)
+        self.stream_seq = 0
+        """Everything up to and with this sequence of the market stream is in here."""
+        self.records = 0
+        self.markets_forgotten = 0
+
+    def apply(self, record: Record, stream_seq: int) -> None:
+        """Take the next record in tape order; `stream_seq` never falls."""
+        self.stream_seq = stream_seq
+        self.records += 1
+        if record.ticker == WHOLE_CHANNEL:
+            if isinstance(record, Gap):
+                self._apply_whole(record)
+            return
+        market = self._markets.get(record.ticker)
+        if market is None:
+            market = self._add(record.ticker)
+        else:
+            self._markets.move_to_end(record.ticker)
+        market.apply(record, KIND_OF[type(record)], stream_seq)
+
+    def advance(self, stream_seq: int) -> None:
+        """A block without records ended at `stream_seq`."""
+        self.stream_seq = max(self.stream_seq, stream_seq)
+
+    def _apply_whole(self, gap: Gap) -> None:
+        if gap.state == "closed":
+            self.whole_gaps_open.pop(gap.gap_id, None)
+            self.whole_gaps_closed.append(gap)
+        else:
+            self.whole_gaps_open[gap.gap_id] = gap
+            if len(self.whole_gaps_open) > WHOLE_GAPS_MAX:
+                self.whole_gaps_open.popitem(last=False)
+        # A named channel without a ticker filter carries no books (books need a filter on every venue we know).
+        if not gap.channel:
+            for market in self._markets.values():
+                market.apply_gap(gap)
+
+    def _add(self, ticker: str) -> Market:
+        if len(self._markets) >= self.markets_max:
+            forgotten, _ = self._markets.popitem(last=False)
+            del self._tickers[bisect_right(self._tickers, forgotten) - 1]
+            self.markets_forgotten += 1
+        market = self._markets[ticker] = Market(ticker, self.trades_max)
+        for gap in self.whole_gaps_open.values():
+            if not gap.channel:
+                market.apply_gap(gap)
+        insort(self._tickers, ticker)
+        return market
+
+    def reset(self) -> None:
+        """Forget everything: the stream is another one now."""
+        self._markets.clear()
+        self._tickers.clear()
+        self.whole_gaps_open.clear()
+        self.whole_gaps_closed.clear()
+        self.stream_seq = 0
+
+    def find(self, ticker: str) -> Market | None:
+        return self._markets.get(ticker)
+
+    def __len__(self) -> int:
+        return len(self._markets)
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        """All tickers, ascending."""
+        return tuple(self._tickers)
+
+    def after(self, ticker: str) -> Iterator[Market]:
+        """Markets whose ticker is behind `ticker`, ascending; "" = all."""
+        for at in range(bisect_right(self._tickers, ticker) if ticker else 0, len(self._tickers)):
+            yield self._markets[self._tickers[at]]
