@@ -80,6 +80,8 @@ class Connection:
         self._inbox = ""
         self._asked = 0
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._collecting: dict[str, Callable[[Msg], bool]] = {}
+        self._when_lost: list[Callable[[], None]] = []
 
     @classmethod
     async def open(cls, url: str, *, name: str, timeout_s: float, pending_size: int = 0) -> Connection:
@@ -153,12 +155,24 @@ class Connection:
             if not future.done():
                 future.set_exception(self._gone())
         self._waiting.clear()
+        for tell in self._when_lost:
+            tell()
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once, when the connection is gone (at once if it is)."""
+        self._when_lost.append(tell)
+        if self.lost.is_set():
+            tell()
 
     def _gone(self) -> Unavailable:
         return Unavailable(f"the connection to {self.url} is lost: {self.reason or 'closed'}")
 
     async def _on_reply(self, msg: Msg) -> None:
-        future = self._waiting.pop(msg.subject.rpartition(".")[2], None)
+        token = msg.subject.rpartition(".")[2]
+        collect = self._collecting.get(token)
+        if collect is not None and not collect(msg):
+            return
+        future = self._waiting.pop(token, None)
         if future is not None and not future.done():
             future.set_result(msg)
 
@@ -181,21 +195,54 @@ class Connection:
         Raises:
             Unavailable: connection lost, nobody listens, or no reply within `timeout_s`. The request may have worked.
         """
+        msg = await self._ask(subject, payload, timeout_s=timeout_s, headers=headers, collect=None)
+        if msg.headers and not msg.data and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
+            raise Unavailable(f"nobody listens on {subject!r} at {self.url}")
+        return msg
+
+    async def request_many(self, subject: str, payload: bytes, *, timeout_s: float) -> list[Msg]:
+        """The replies to one message up to the status message that ends them, which is the last one.
+
+        The caller bounds their number by what it asks for.
+
+        Raises:
+            Unavailable: as `request`; the deadline is for all.
+        """
+        replies: list[Msg] = []
+
+        def collect(msg: Msg) -> bool:
+            replies.append(msg)
+            return not msg.data and msg.headers is not None and STATUS_HEADER in msg.headers
+
+        await self._ask(subject, payload, timeout_s=timeout_s, headers=None, collect=collect)
+        if len(replies) == 1 and (replies[0].headers or {}).get(STATUS_HEADER) == NO_RESPONDERS:
+            raise Unavailable(f"nobody listens on {subject!r} at {self.url}")
+        return replies
+
+    async def _ask(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None,
+        collect: Callable[[Msg], bool] | None,
+    ) -> Msg:
         self._asked += 1
         token = str(self._asked)
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._waiting[token] = future
+        if collect is not None:
+            self._collecting[token] = collect
         try:
             await self.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
             async with asyncio.timeout(timeout_s):
-                msg = await future
+                return await future
         except TimeoutError as error:
             raise Unavailable(f"no reply from {self.url} on {subject!r} within {timeout_s:g} s") from error
         finally:
             self._waiting.pop(token, None)
-        if msg.headers and not msg.data and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
-            raise Unavailable(f"nobody listens on {subject!r} at {self.url}")
-        return msg
+            self._collecting.pop(token, None)
 
     async def api(self, verb: str, body: Any = None, *, timeout_s: float) -> dict[str, Any]:
         """The reply of the JetStream API to `verb` ("STREAM.INFO.dev-raw").

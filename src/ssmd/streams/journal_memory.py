@@ -43,6 +43,7 @@ class MemoryJournal:
         self._reader = Reader(journal_filter(env)[:-1])
         self._stored: list[_Stored] = []
         self._by_subject: dict[str, list[RecordedEvent | PoisonEvent]] = {}
+        self._is_closed = False
         self._commands: set[str] = set()
         self._appended = asyncio.Event()
         self.is_away = False
@@ -110,7 +111,7 @@ class MemoryJournal:
     async def follow(self, *, after: int = 0, filters: Sequence[str] = ()) -> AsyncIterator[list[RecordedEvent | PoisonEvent]]:
         wanted = parse_filters(filters)
         self._check_position(after)
-        while True:
+        while not self._is_closed:
             appended = self._appended
             batch, after = self._batch(after, len(self._stored), wanted)
             if batch:
@@ -137,4 +138,6 @@ class MemoryJournal:
         return len(self._stored)
 
     async def close(self) -> None:
-        return None
+        """Ends every `follow` that still runs; what is held stays."""
+        self._is_closed = True
+        self._appended.set()

@@ -1,0 +1,203 @@
+"""Appending to the journal's stream: one event as a request, several as one atomic batch (ADR-50), both all or nothing.
+
+The first message of each aggregate carries the stream sequence of the last one on its subject; the server compares
+exact subjects under its own lock. After an unclear outcome (no answer, connection lost) the connection is abandoned, so
+that nothing left in this process can be committed later, and a new one looks at the aggregates' ends. The one thing no
+client can take back is what a stopped server has in its socket already; there the same command finds out later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from ssmd.domain.envelope import encode_envelope
+from ssmd.errors import Rejected, Unavailable
+from ssmd.identifiers import RandomBytes
+from ssmd.streams.connection import ApiRefused, Connection, checked
+from ssmd.streams.journal import AppendGroup
+from ssmd.streams.journal_checks import check_append, command_id_reused, conflict, is_written
+from ssmd.streams.journal_nats_access import JournalAccess, Tail
+
+EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+MESSAGE_ID: Final = "Nats-Msg-Id"
+BATCH_ID: Final = "Nats-Batch-Id"
+BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+BATCH_COMMIT: Final = "Nats-Batch-Commit"
+
+MOVED: Final = frozenset({10071, 10164})
+"""Wrong last sequence; on three replicas also: a subject with a write in flight."""
+
+DUPLICATE_BATCH: Final = 10201
+IMPOSSIBLE_SEQUENCE: Final = str((1 << 63) - 1)
+ATTEMPTS_MAX: Final = 3
+"""How often an append is sent while foreign messages move its subjects."""
+
+HEADERS_BYTES: Final = 512
+"""Room for our headers in the server's limit for one message."""
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    seq: int
+    duplicate: bool = False
+
+
+_ACK = msgspec.json.Decoder(_Ack)
+
+
+class Appender:
+    """Writes through `access`. `random` names batches."""
+
+    def __init__(self, access: JournalAccess, random: RandomBytes) -> None:
+        self._access = access
+        self._random = random
+
+    async def append(self, groups: Sequence[AppendGroup], command_id: str) -> int:
+        """As `Journal.append`; every request within the access's deadline, most often one in all."""
+        total = check_append(groups)
+        for _ in range(ATTEMPTS_MAX):
+            tails = []
+            for group in groups:
+                tail = await self._expect(group)
+                if tail is None:
+                    return await self._written_or(groups, command_id)
+                tails.append(tail)
+            messages = list(self._messages(groups, tails, command_id))
+            connection = await self._access.connection()
+            self._check_sizes(messages, connection)
+            # Until the answer is here, what is remembered of these aggregates may be wrong.
+            self._forget(groups)
+            try:
+                position = await self._send(connection, messages)
+            except ApiRefused as error:
+                if error.err_code == DUPLICATE_BATCH:
+                    return await self._written_or(groups, command_id, is_reuse=True)
+                if error.err_code not in MOVED:
+                    raise
+                # Not a conflict yet: a message that is no event may have moved the subject, not the aggregate.
+                continue
+            except Unavailable as error:
+                return await self._settle(groups, error)
+            if position is None:
+                return await self._written_or(groups, command_id, is_reuse=True)
+            self._remember(groups, position - total)
+            return position
+        return await self._written_or(groups, command_id)
+
+    async def _expect(self, group: AppendGroup) -> Tail | None:
+        """Where the aggregate ends if that is at the expected version, else None."""
+        remembered = self._access.remembered(self._access.subject(group.aggregate))
+        if remembered is not None and remembered.version >= group.expected_version:
+            tail = remembered
+        else:
+            tail = await self._access.tail(group.aggregate)
+        return tail if tail.version == group.expected_version else None
+
+    def _messages(
+        self, groups: Sequence[AppendGroup], tails: Sequence[Tail], command_id: str
+    ) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+        """(subject, payload, headers without those of a batch) in order."""
+        is_first = True
+        for group, tail in zip(groups, tails, strict=True):
+            subject = self._access.subject(group.aggregate)
+            headers = {EXPECTED: str(tail.seq)}
+            for envelope in group.events:
+                if is_first and command_id:
+                    headers[MESSAGE_ID] = command_id
+                is_first = False
+                yield subject, encode_envelope(envelope), headers
+                headers = {}
+
+    def _check_sizes(self, messages: Sequence[tuple[str, bytes, dict[str, str]]], connection: Connection) -> None:
+        limit = connection.max_payload - HEADERS_BYTES
+        for subject, payload, _ in messages:
+            if len(payload) > limit:
+                raise Rejected("event-too-large", f"an event of {len(payload)} bytes on {subject}; the server takes {limit}")
+
+    async def _send(self, connection: Connection, messages: list[tuple[str, bytes, dict[str, str]]]) -> int | None:
+        """Position of the last message; None = the server has seen the command id already.
+
+        Raises:
+            ApiRefused: nothing was written.
+            Unavailable: outcome not known.
+        """
+        if len(messages) > 1:
+            batch_id = self._random(12).hex()
+            for sequence, (_, _, headers) in enumerate(messages, 1):
+                headers[BATCH_ID] = batch_id
+                headers[BATCH_SEQUENCE] = str(sequence)
+            for subject, payload, headers in messages[:-1]:
+                await connection.publish(subject, payload, headers=headers)
+            messages[-1][2][BATCH_COMMIT] = "1"
+        subject, payload, headers = messages[-1]
+        reply = await connection.request(subject, payload, timeout_s=self._access.timeout_s, headers=headers)
+        if b'"error"' in reply.data:
+            checked(reply.data, f"append to {self._access.stream}")
+        try:
+            ack = _ACK.decode(reply.data)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"append to {self._access.stream}: no acknowledgement: {reply.data[:80]!r}") from error
+        return None if ack.duplicate else ack.seq
+
+    async def _settle(self, groups: Sequence[AppendGroup], cause: Unavailable) -> int:
+        """After an unclear outcome: look on a new connection, behind everything the server had taken from the old one."""
+        await self._access.abandon()
+        try:
+            await self._fence(groups[0])
+            written = await self._written(groups)
+        except Unavailable as error:
+            raise Unavailable(
+                f"not known whether the append to {groups[0].aggregate} happened: {cause.message}; then: {error.message}",
+                mend="the same command again finds out",
+            ) from error
+        if written is None:
+            raise Unavailable(f"the append to {groups[0].aggregate} did not happen: {cause.message}") from cause
+        return written
+
+    async def _fence(self, group: AppendGroup) -> None:
+        """A write that must fail; its refusal comes after what the stream had queued before."""
+        connection = await self._access.connection()
+        subject = self._access.subject(group.aggregate)
+        headers = {EXPECTED: IMPOSSIBLE_SEQUENCE}
+        reply = await connection.request(subject, b"", timeout_s=self._access.timeout_s, headers=headers)
+        try:
+            checked(reply.data, f"fence on {self._access.stream}")
+        except ApiRefused as error:
+            if error.err_code in MOVED:
+                return
+            raise
+
+    async def _written_or(self, groups: Sequence[AppendGroup], command_id: str, *, is_reuse: bool = False) -> int:
+        """Position of the last event if the events are there already, else the error that says why they cannot be."""
+        written = await self._written(groups)
+        if written is not None:
+            return written
+        if is_reuse:
+            raise command_id_reused(command_id)
+        for group in groups:
+            tail = await self._access.tail(group.aggregate)
+            if tail.version != group.expected_version:
+                raise conflict(group, tail.version)
+        raise conflict(groups[0], None)
+
+    async def _written(self, groups: Sequence[AppendGroup]) -> int | None:
+        """Position of the last event if exactly these events stand where they were to go, else None."""
+        position = 0
+        for group in groups:
+            stored = await self._access.load(group.aggregate, group.expected_version)
+            if not is_written(group, stored):
+                return None
+            position = stored[len(group.events) - 1].position
+        return position
+
+    def _forget(self, groups: Sequence[AppendGroup]) -> None:
+        for group in groups:
+            self._access.forget(self._access.subject(group.aggregate))
+
+    def _remember(self, groups: Sequence[AppendGroup], position: int) -> None:
+        for group in groups:
+            position += len(group.events)
+            version = group.expected_version + len(group.events)
+            self._access.remember(self._access.subject(group.aggregate), Tail(position, version))
