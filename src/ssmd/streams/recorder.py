@@ -57,6 +57,13 @@ class Recorder:
         self._first_ts_ns = 0
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
 
+    def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int) -> None:
+        """Go on behind entry `last_n` of a session that another process began; before anything is recorded."""
+        self.last_n = last_n
+        self.last_ts_ns = last_ts_ns
+        self.last_frame_ns = last_frame_ns
+        self._date, self._day_end_ns = self._day_of(last_ts_ns)
+
     def frame(self, payload: bytes) -> None:
         """Take one payload of the venue; its receive time is now."""
         ts_ns = self._clock.now_ns()

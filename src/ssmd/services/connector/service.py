@@ -1,0 +1,352 @@
+"""The connector component: connect, record, follow, and go on after every trouble.
+
+Its tasks: the socket loop (one session per connection made), the group fsync, the tape's follower, the journal of facts.
+The socket loop waits for none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+
+from ssmd import __version__
+from ssmd.application.handler import Application
+from ssmd.clock import Clock, DayCalendar
+from ssmd.errors import Misconfigured, Unavailable
+from ssmd.identifiers import RandomBytes
+from ssmd.schemas.control import Connected, Disconnected, PreviousSession
+from ssmd.services.component import Health
+from ssmd.services.connector.fact_journal import FactJournal
+from ssmd.services.connector.sessions import close_killed_session, new_session_number
+from ssmd.services.connector.tape_follower import Names, TapeFollower
+from ssmd.services.connector.venue import Venue
+from ssmd.services.connector.venue_socket import Ending, VenueSocket
+from ssmd.streams.backoff import backoff_s
+from ssmd.streams.publisher import OrderedPublisher
+from ssmd.streams.recorder import Recorder
+from ssmd.streams.tape import TapeWriter
+from ssmd.streams.tape_files import TapeBlock
+from ssmd.streams.transport import Transport
+
+TICK_S: Final = 1.0
+"""How often the clock is watched and a quiet session's day is turned."""
+DRAIN_S: Final = 10.0
+"""How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
+BACKOFF_MAX_S: Final = 30.0
+QUICK_RETRY_S: Final = 60.0
+"""A connection that lived this long resets the backoff."""
+
+
+class ConnectorSettings(NamedTuple):
+    """How the tape is written; meanings and bounds as in `registry.documents.TapeSettings`."""
+
+    block_ms: int = 10
+    block_bytes: int = 256 << 10
+    fsync_ms: int = 20
+    file_bytes: int = 64 << 20
+    bytes_max: int = 16 << 30
+    backoff_first_s: float = 0.25
+    zone: str = "UTC"
+    config: str = ""
+
+
+class ConnectorService:
+    """See the module; `services.component.Component`.
+
+    Args:
+        tape_directory: this connection's own; locked while it runs.
+        instance: name of the connection ("main").
+    """
+
+    name = "connector"
+
+    def __init__(
+        self,
+        venue: Venue,
+        env: str,
+        instance: str,
+        tape_directory: Path,
+        transport: Transport,
+        application: Application,
+        clock: Clock,
+        random: RandomBytes,
+        settings: ConnectorSettings = ConnectorSettings(),  # noqa: B008 - immutable
+    ) -> None:
+        self.instance = instance
+        self._venue = venue
+        self._directory = tape_directory
+        self._clock = clock
+        self._random = random
+        self._settings = settings
+        self._calendar = DayCalendar(settings.zone)
+        self._log = structlog.get_logger("connector").bind(feed=venue.feed, connection=instance)
+        self._names = Names(env, venue.feed, instance)
+        self._publisher = OrderedPublisher(transport, env, venue.feed, instance, random)
+        self._application = application
+        self._stopping = asyncio.Event()
+        self._socket: VenueSocket | None = None
+        self._recorder: Recorder | None = None
+        self._tape: TapeWriter | None = None
+        self._follower: TapeFollower | None = None
+        self._facts: FactJournal | None = None
+        self._trouble = "not connected yet"
+        self._frames = 0
+        self._sessions = 0
+
+    # The life of the component
+
+    async def run(self) -> None:
+        self._tape = TapeWriter(self._directory, file_bytes=self._settings.file_bytes, bytes_max=self._settings.bytes_max)
+        try:
+            await self._run(self._tape)
+        finally:
+            self._tape.close()
+
+    async def _run(self, tape: TapeWriter) -> None:
+        venue = self._venue
+        if tape.cut is not None:
+            self._log.warning("torn-tail-cut", size_bytes=tape.cut.size_bytes, kept_as=tape.cut.kept_as)
+        self._facts = FactJournal(
+            self._application,
+            self._directory,
+            venue.new_mapper,
+            venue.feed,
+            self.instance,
+            self._random,
+            on_fenced=self._on_fenced,
+        )
+        self._follower = TapeFollower(self._directory, self._names, venue.new_mapper, self._publisher, self._facts)
+        previous = close_killed_session(tape, self._clock, self._new_recorder)
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(self._follow(self._follower))
+            journaling = group.create_task(self._facts.run())
+            syncing = group.create_task(self._sync(tape))
+            ticking = group.create_task(self._tick())
+            await self._connect_until_stopped(previous)
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    self._follower.drain()
+                    await following
+                    self._facts.drain()
+                    await journaling
+            except TimeoutError:
+                self._log.warning("left-on-tape", acked_session=self._publisher.acked.session, acked_n=self._publisher.acked.n)
+            for task in (following, journaling, syncing, ticking):
+                task.cancel()
+        await self._publisher.close()
+
+    async def _follow(self, follower: TapeFollower) -> None:
+        attempt = 0
+        while True:
+            try:
+                reached = await self._publisher.reached()
+                break
+            except Unavailable as error:
+                self._publisher.away = error.message
+                attempt += 1
+                await asyncio.sleep(backoff_s(attempt, self._random, max_s=2.0))
+        self._publisher.away = ""
+        await follower.run(reached)
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._socket is not None:
+            await self._socket.close("stopped", "asked to stop")
+
+    async def flush(self) -> None:
+        """Write the block being gathered and wait until the streams have acknowledged all of the tape."""
+        self._flush()
+        if self._follower is not None and self._tape is not None:
+            self._follower.wake()
+
+    def _on_fenced(self, reason: str) -> None:
+        self._log.error("fenced", reason=reason)
+        self._stopping.set()
+
+    # Connections, one session each
+
+    async def _connect_until_stopped(self, previous: PreviousSession | None) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            began_s = asyncio.get_running_loop().time()
+            try:
+                previous = await self._one_session(previous)
+                attempt = 0 if asyncio.get_running_loop().time() - began_s > QUICK_RETRY_S else attempt + 1
+            except Unavailable as error:
+                self._trouble = error.message
+                attempt += 1
+                self._log.warning("not-connected", reason=error.message, attempt=attempt)
+            if self._stopping.is_set():
+                return
+            delay_s = backoff_s(max(1, attempt), self._random, first_s=self._settings.backoff_first_s, max_s=BACKOFF_MAX_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._stopping.wait()
+
+    async def _one_session(self, previous: PreviousSession | None) -> PreviousSession:
+        venue = self._venue
+        subscription = await venue.subscription()
+        protocol = venue.new_session(subscription)
+        recorder: Recorder | None = None
+        early: list[bytes] = []
+
+        def on_frame(payload: bytes) -> None:
+            if recorder is None:
+                early.append(payload)
+                return
+            recorder.frame(payload)
+            self._frames += 1
+            for command in protocol.receive(payload):
+                self._send(recorder, socket, command)
+            if protocol.failure:
+                raise Unavailable(protocol.failure)
+
+        socket = await VenueSocket.open(
+            venue.websocket_url,
+            venue.headers(),
+            on_frame=on_frame,
+            is_fatal=venue.is_fatal,
+            read_limit_bytes=venue.read_limit_bytes,
+            stale_s=venue.stale_s,
+        )
+        self._socket = socket
+        recorder = self._recorder = self._new_recorder(new_session_number(previous, self._clock.now_ns()))
+        self._sessions += 1
+        self._log.info("connected", session=recorder.session, url=venue.websocket_url)
+        recorder.fact(
+            Connected(
+                venue.feed,
+                self.instance,
+                venue.websocket_url,
+                wire=venue.wire,
+                instance=self.instance,
+                version=__version__,
+                config=self._settings.config,
+                previous=previous,
+            )
+        )
+        for payload in early:
+            on_frame(payload)
+        for command in protocol.open():
+            self._send(recorder, socket, command)
+        self._trouble = ""
+        if self._stopping.is_set():
+            await socket.close("stopped", "asked to stop")
+        try:
+            ending = await socket.wait_ended()
+        finally:
+            # Cancelled: whatever was taken must reach the tape.
+            await socket.close("stopped", "cancelled")
+        return await self._end_session(recorder, ending, protocol.failure)
+
+    @staticmethod
+    def _send(recorder: Recorder, socket: VenueSocket, command: bytes) -> None:
+        recorder.command(command)
+        socket.send(command)
+
+    async def _end_session(self, recorder: Recorder, ending: Ending, failure: str) -> PreviousSession:
+        self._socket = None
+        cause = "channel-error" if failure else ending.cause
+        evidence = failure or ending.evidence
+        self._trouble = f"{cause}: {evidence or ending.reason or 'no more is known'}"
+        self._log.warning("disconnected", session=recorder.session, cause=cause, code=ending.code, reason=ending.reason)
+        fact = Disconnected(cause, ending.code, ending.reason, recorder.last_frame_ns or recorder.session, evidence)
+        await self._until_written(recorder, lambda: recorder.fact(fact))
+        await self._until_written(recorder, recorder.flush)
+        self._recorder = None
+        return PreviousSession(recorder.session, recorder.last_n, fact.last_recv_ns, cause, evidence)
+
+    async def _until_written(self, recorder: Recorder, action: Callable[[], None]) -> None:
+        """A full disk stops the capture until there is room again; what was taken stays in memory meanwhile."""
+        attempt = 0
+        while True:
+            try:
+                action()
+            except Unavailable as error:
+                attempt += 1
+                self._trouble = error.message
+                self._log.error("tape-not-writable", reason=error.message, session=recorder.session)
+                await asyncio.sleep(backoff_s(attempt, self._random, first_s=0.2, max_s=5.0))
+            else:
+                return
+
+    # The tape
+
+    def _new_recorder(self, session: int) -> Recorder:
+        if self._tape is None:
+            raise Misconfigured("the connector does not run")
+        return Recorder(
+            self._tape,
+            session,
+            self._clock,
+            day_of=self._calendar.day_of,
+            on_block=self._on_block,
+            on_begin=self._on_begin,
+            block_bytes=self._settings.block_bytes,
+        )
+
+    def _on_begin(self) -> None:
+        asyncio.get_running_loop().call_later(self._settings.block_ms / 1000, self._flush)
+
+    def _flush(self) -> None:
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.flush()
+        except Unavailable as error:
+            self._trouble = error.message
+            if self._socket is not None:
+                self._socket.abort("tape-full", error.message)
+
+    def _on_block(self, _block: TapeBlock) -> None:
+        if self._follower is not None:
+            self._follower.wake()
+
+    async def _sync(self, tape: TapeWriter) -> None:
+        while True:
+            await asyncio.sleep(self._settings.fsync_ms / 1000)
+            try:
+                await asyncio.to_thread(tape.sync)
+            except Unavailable as error:
+                self._trouble = error.message
+                self._log.error("tape-not-synced", reason=error.message)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._recorder is not None:
+                with suppress(Unavailable):
+                    self._recorder.watch_clock()
+                    self._recorder.turn_day()
+
+    # What it says of itself
+
+    def health(self) -> Health:
+        facts, publisher = self._facts, self._publisher
+        reasons = [
+            reason
+            for reason in (
+                self._trouble,
+                f"transport: {publisher.away}" if publisher.away else "",
+                f"journal: {facts.away}" if facts and facts.away else "",
+                facts.fenced if facts else "",
+            )
+            if reason
+        ]
+        stats: dict[str, int | str] = {
+            "frames": self._frames,
+            "sessions": self._sessions,
+            "session": self._recorder.session if self._recorder else 0,
+            "entries": self._recorder.last_n if self._recorder else 0,
+            "acked_session": publisher.acked.session,
+            "acked_n": publisher.acked.n,
+            "tape_bytes": self._tape.size_bytes if self._tape else 0,
+            "facts_waiting": facts.held if facts else 0,
+            "publisher_recoveries": publisher.recoveries,
+        }
+        return Health(not reasons, "; ".join(reasons), stats)

@@ -1,0 +1,216 @@
+"""From tape to streams: map each block, publish it with its records and mark, hand its facts to the journal.
+
+It reads the tape itself, not what the socket callback had: one way for blocks of now, of an outage and of a process that
+was killed. After a start the mappers run silently up to what the streams already hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from ssmd.domain.capture import CaptureEvent
+from ssmd.exchanges.adapter import Mapper
+from ssmd.schemas.blocks import Block, EntryKind
+from ssmd.schemas.codecs import RecordEncoder
+from ssmd.schemas.control import DayMark, Disconnected, decode_fact
+from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id, raw_message_id
+from ssmd.schemas.records import KIND_OF
+from ssmd.streams import subjects
+from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, Unit
+from ssmd.streams.tape_cursor import BEGINNING, TapeCursor
+from ssmd.streams.tape_files import TapePosition, file_of, indexes, read_file
+from ssmd.streams.transport import Outgoing
+
+MakeMapper = Callable[[int], Mapper]
+SUBJECTS_MAX: Final = 200_000
+"""Subjects kept; more tickers than that are remembered anew."""
+
+
+class FactSink(Protocol):
+    """Where facts go; never waits."""
+
+    def offer(self, facts: Iterable[CaptureEvent]) -> None: ...
+
+
+def start_of(directory: Path, session: int) -> TapePosition:
+    """Where to begin reading so that nothing of `session` is missed: the newest file that begins before it."""
+    start = BEGINNING
+    for index in reversed(indexes(directory)):
+        first = next(read_file(file_of(directory, index), index), None)
+        if first is None:
+            continue
+        start = first.position
+        header = first.header
+        if header.session < session or (header.session == session and header.first_n == 1):
+            break
+    return start
+
+
+class Names(NamedTuple):
+    """Whose tape this is, for subjects."""
+
+    env: str
+    feed: str
+    connection: str
+
+
+class BlockMapper:
+    """Maps the blocks of one tape in order and makes each into a `Unit` and its facts."""
+
+    def __init__(self, names: Names, make_mapper: MakeMapper) -> None:
+        self._names = names
+        self._make_mapper = make_mapper
+        self._encode = RecordEncoder().encode
+        self._mapper: Mapper | None = None
+        self._session = 0
+        self._previous = NOWHERE
+        self._subjects: dict[tuple[str, str], str] = {}
+        self._raw_subject = subjects.raw(*names)
+        self._mark_subject = subjects.mark(*names)
+
+    def map(self, block: Block, data: bytes, *, is_wanted: bool) -> tuple[Unit | None, list[CaptureEvent]]:
+        """The block's unit (None unless `is_wanted`: then only the mapper's state moves on) and facts."""
+        mapper = self._mapper
+        if mapper is None or block.session != self._session:
+            mapper = self._mapper = self._make_mapper(block.session)
+            self._session = block.session
+        facts: list[CaptureEvent] = []
+        groups: dict[tuple[str, str], list[bytes]] = {}
+        counts: dict[str, int] = {}
+        map_entry, encode = mapper.map, self._encode
+        for entry in block.entries:
+            records, found = map_entry(entry)
+            if found:
+                facts += found
+            if not is_wanted:
+                continue
+            for record in records:
+                kind = KIND_OF[record.__class__]
+                counts[kind] = counts.get(kind, 0) + 1
+                key = (kind, record.ticker)
+                group = groups.get(key)
+                if group is None:
+                    groups[key] = [encode(record)]
+                else:
+                    group.append(encode(record))
+        reaches = EntryPlace(block.session, block.last_n)
+        unit = None
+        if is_wanted:
+            unit = self._unit(block, data, reaches, groups, counts, mapper.version)
+        self._previous = reaches
+        return unit, facts
+
+    def _unit(
+        self,
+        block: Block,
+        data: bytes,
+        reaches: EntryPlace,
+        groups: dict[tuple[str, str], list[bytes]],
+        counts: dict[str, int],
+        mapper_version: int,
+    ) -> Unit:
+        connection, session, first_n = self._names.connection, block.session, block.first_n
+        market = [
+            Outgoing(self._subject(key), b"".join(group), message_id(Place(connection, session, first_n, part)))
+            for part, (key, group) in enumerate(groups.items())
+        ]
+        ended, day_mark = _endings(block)
+        mark = Mark(
+            connection,
+            session,
+            first_n,
+            block.last_n,
+            len(market),
+            counts,
+            self._previous.session,
+            self._previous.n,
+            block.entries[-1].ts_recv_ns,
+            mapper_version,
+            ended,
+            day_mark,
+        )
+        market.append(
+            Outgoing(self._mark_subject, encode_mark(mark), message_id(Place(connection, session, first_n, MARK_PART)))
+        )
+        raw = Outgoing(self._raw_subject, data, raw_message_id(connection, session, first_n))
+        return Unit(reaches, raw, market)
+
+    def _subject(self, key: tuple[str, str]) -> str:
+        subject = self._subjects.get(key)
+        if subject is None:
+            subject = subjects.market(self._names.env, self._names.feed, *key)
+            if len(self._subjects) > SUBJECTS_MAX:
+                self._subjects.clear()
+            self._subjects[key] = subject
+        return subject
+
+
+def _endings(block: Block) -> tuple[bool, str]:
+    """Whether the session ends in this block, and the date its day-mark closes: both are always a block's last entry."""
+    last = block.entries[-1]
+    if last.kind != EntryKind.CTL:
+        return False, ""
+    fact = decode_fact(last.payload)
+    return isinstance(fact, Disconnected), fact.date if isinstance(fact, DayMark) else ""
+
+
+class TapeFollower:
+    """Follows one tape to its end and then waits for more. One task.
+
+    Attributes:
+        published: the last entry handed to the publisher.
+    """
+
+    def __init__(
+        self, directory: Path, names: Names, make_mapper: MakeMapper, publisher: OrderedPublisher, facts: FactSink
+    ) -> None:
+        self._directory = directory
+        self._names = names
+        self._make_mapper = make_mapper
+        self._publisher = publisher
+        self._facts = facts
+        self._written = asyncio.Event()
+        self._is_draining = False
+        self.published = NOWHERE
+
+    def wake(self) -> None:
+        """More has been written."""
+        self._written.set()
+
+    def drain(self) -> None:
+        """Let `run` return once all that is on the tape is acknowledged."""
+        self._is_draining = True
+        self._written.set()
+
+    async def run(self, reached: Reached) -> None:
+        """Publish what is behind `reached`, then whatever comes, until drained or cancelled."""
+        cursor = TapeCursor(self._directory, start_of(self._directory, reached.both.session))
+        mapper = BlockMapper(self._names, self._make_mapper)
+        skip_sessions = reached.both.session
+        self.published = reached.both
+        try:
+            while True:
+                self._written.clear()
+                blocks = cursor.read()
+                for tape_block in blocks:
+                    header = tape_block.header
+                    if header.session < skip_sessions:
+                        continue
+                    reaches = EntryPlace(header.session, header.last_n)
+                    unit, facts = mapper.map(tape_block.decode(), tape_block.data, is_wanted=reaches > reached.both)
+                    if facts:
+                        self._facts.offer(facts)
+                    if unit is not None:
+                        await self._publisher.publish(unit)
+                        self.published = reaches
+                    await asyncio.sleep(0)  # the socket must not wait for the mapper
+                if not blocks:
+                    await self._publisher.settle()
+                    if self._is_draining and not self._written.is_set():
+                        return
+                    await self._written.wait()
+        finally:
+            cursor.close()

@@ -1,0 +1,37 @@
+"""All that the connector must be told about a venue, so that the connector itself knows none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ssmd.exchanges.adapter import Mapper, Session, Subscription
+
+
+@dataclass(frozen=True)
+class Venue:
+    """One venue as one environment reaches it.
+
+    Attributes:
+        feed: the registry's name.
+        websocket_url: without credentials.
+        wire: wire era of its frames.
+        headers: signs a handshake afresh; called for every connection made.
+        subscription: what to ask for now (may read the venue's listing); raises Unavailable.
+        new_session: the protocol of one connection.
+        new_mapper: the mapper of one session, by the session's number.
+        is_fatal: whether a refused handshake (status, body) cannot succeed later with the same key.
+        read_limit_bytes: the largest frame taken; a larger one ends the connection.
+        stale_s: without frame or ping for this long the connection is taken for dead.
+    """
+
+    feed: str
+    websocket_url: str
+    wire: str
+    headers: Callable[[], dict[str, str]]
+    subscription: Callable[[], Awaitable[Subscription]]
+    new_session: Callable[[Subscription], Session]
+    new_mapper: Callable[[int], Mapper]
+    is_fatal: Callable[[int, bytes], bool]
+    read_limit_bytes: int = 4 << 20
+    stale_s: float = 25.0

@@ -1,0 +1,221 @@
+"""Publishing one connection's blocks in order, exactly as they lie on the tape, through every trouble of the server.
+
+What was sent and is not yet acknowledged is kept (a bounded window). After any trouble a NEW connection is opened, the
+server is asked what it really has (the last raw block, the last mark), and what is behind that is sent again, in order.
+Repeated messages carry the same ids, so the server, and behind its window the consumers, drop them. A client that
+reconnects by itself would send what it had buffered out of order (docs/decisions/0003-tape-first.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ssmd.errors import Unavailable
+from ssmd.identifiers import RandomBytes
+from ssmd.schemas.blocks import decode_header
+from ssmd.schemas.market_message import decode_mark
+from ssmd.streams import subjects
+from ssmd.streams.backoff import backoff_s
+from ssmd.streams.transport import Outgoing, PublishConnection, Transport
+
+WINDOW_MESSAGES: Final = 4096
+WINDOW_BYTES: Final = 32 << 20
+ACK_TIMEOUT_S: Final = 5.0
+
+
+class EntryPlace(NamedTuple):
+    """An entry on one connection's tape; (0, 0) before all. Places of one tape compare in order of time."""
+
+    session: int
+    n: int
+
+
+NOWHERE: Final = EntryPlace(0, 0)
+
+
+class Unit(NamedTuple):
+    """What one block becomes on the streams: the block itself, and its market messages with the mark at the end."""
+
+    reaches: EntryPlace
+    raw: Outgoing
+    market: Sequence[Outgoing]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.raw.payload) + sum(len(message.payload) for message in self.market)
+
+
+class Reached(NamedTuple):
+    """The last entry of this connection that each stream really holds."""
+
+    raw: EntryPlace
+    market: EntryPlace
+
+    @property
+    def both(self) -> EntryPlace:
+        return min(self)
+
+
+class _Sent:
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.size_bytes = unit.size_bytes
+        self.raw_acks = 0
+        self.market_acks = 0
+
+
+class OrderedPublisher:
+    """See the module. One caller.
+
+    Attributes:
+        acked: the last entry whose block and records the server has acknowledged.
+        away: why the server cannot be reached now, "" while it can.
+        recoveries: how often a new connection had to be opened.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        env: str,
+        feed: str,
+        connection: str,
+        random: RandomBytes,
+        *,
+        window_messages: int = WINDOW_MESSAGES,
+        window_bytes: int = WINDOW_BYTES,
+        ack_timeout_s: float = ACK_TIMEOUT_S,
+    ) -> None:
+        self.acked = NOWHERE
+        self.away = ""
+        self.recoveries = 0
+        self._transport = transport
+        self._raw_subject = subjects.raw(env, feed, connection)
+        self._mark_subject = subjects.mark(env, feed, connection)
+        self._random = random
+        self._window_messages = window_messages
+        self._window_bytes = window_bytes
+        self._ack_timeout_s = ack_timeout_s
+        self._link: PublishConnection | None = None
+        self._sent: deque[_Sent] = deque()
+        self._held_messages = 0
+        self._held_bytes = 0
+        self._raw_sent = 0
+        self._market_sent = 0
+        self._reached = Reached(NOWHERE, NOWHERE)
+
+    async def reached(self) -> Reached:
+        """What the streams hold of this connection, by the leader's word.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        block = await self._transport.last("raw", self._raw_subject)
+        mark = await self._transport.last("market", self._mark_subject)
+        raw = market = NOWHERE
+        if block is not None:
+            header = decode_header(block.payload)
+            raw = EntryPlace(header.session, header.last_n)
+        if mark is not None:
+            told = decode_mark(mark.payload)
+            market = EntryPlace(told.session, told.last_n)
+        return Reached(raw, market)
+
+    async def publish(self, unit: Unit) -> None:
+        """Send one unit, behind all before it; waits while the window is full, for as long as the server is away."""
+        while self._is_full():
+            await self._progress()
+        await self._take_acks()
+        sent = _Sent(unit)
+        self._sent.append(sent)
+        self._held_messages += 1 + len(unit.market)
+        self._held_bytes += sent.size_bytes
+        try:
+            await self._send(self._connected(), sent)
+        except Unavailable as error:
+            await self._recover(error)
+
+    async def settle(self) -> None:
+        """Wait until all that was published has been acknowledged."""
+        while self._sent:
+            await self._progress()
+
+    def _is_full(self) -> bool:
+        return bool(self._sent) and (self._held_messages >= self._window_messages or self._held_bytes >= self._window_bytes)
+
+    async def _send(self, link: PublishConnection, sent: _Sent) -> None:
+        """Send what the streams did not have of this unit when this connection was opened."""
+        if sent.unit.reaches > self._reached.raw:
+            await link.publish((sent.unit.raw,))
+            self._raw_sent += 1
+        if sent.unit.reaches > self._reached.market:
+            await link.publish(sent.unit.market)
+            self._market_sent += len(sent.unit.market)
+        sent.raw_acks = self._raw_sent
+        sent.market_acks = self._market_sent
+
+    async def _progress(self) -> None:
+        """Wait for the server to acknowledge something; mend the connection when it does not."""
+        try:
+            await self._connected().progress(self._ack_timeout_s)
+            await self._take_acks()
+        except Unavailable as error:
+            await self._recover(error)
+
+    def _connected(self) -> PublishConnection:
+        if self._link is None:
+            raise Unavailable(self.away or "not connected yet")
+        return self._link
+
+    async def _take_acks(self) -> None:
+        """Drop from the window what is acknowledged: per stream, acknowledgements come in the order of sending."""
+        if self._link is None:
+            return
+        raw, market = self._link.acks("raw"), self._link.acks("market")
+        while self._sent and self._sent[0].raw_acks <= raw and self._sent[0].market_acks <= market:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        sent = self._sent.popleft()
+        self._held_messages -= 1 + len(sent.unit.market)
+        self._held_bytes -= sent.size_bytes
+        self.acked = sent.unit.reaches
+
+    async def _recover(self, trouble: Unavailable) -> None:
+        """Open a new connection and send again what the server lacks; tries until it works or is cancelled."""
+        attempt = 0
+        while True:
+            self.away = trouble.message
+            await self._disconnect()
+            if attempt:
+                await asyncio.sleep(backoff_s(attempt, self._random, max_s=2.0))
+            attempt += 1
+            try:
+                await self._resend()
+            except Unavailable as error:
+                trouble = error
+                continue
+            self.away = ""
+            self.recoveries += 1
+            return
+
+    async def _resend(self) -> None:
+        link = await self._transport.publisher()
+        self._link = link
+        self._raw_sent = self._market_sent = 0
+        self._reached = await self.reached()
+        while self._sent and self._sent[0].unit.reaches <= self._reached.both:
+            self._drop_first()
+        for sent in self._sent:
+            await self._send(link, sent)
+
+    async def _disconnect(self) -> None:
+        if self._link is not None:
+            link, self._link = self._link, None
+            await link.close()
+
+    async def close(self) -> None:
+        """Let go of the connection; what is not acknowledged is on the tape and will be sent at the next start."""
+        await self._disconnect()
