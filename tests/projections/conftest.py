@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -102,6 +102,11 @@ def segment(
         ts_recv_first_ns=first_ns,
         ts_recv_last_ns=first_ns + SECOND,
     )
+
+
+@pytest.fixture(name="segment")
+def _segment() -> Callable[..., SegmentFile]:
+    return segment
 
 
 @pytest.fixture
