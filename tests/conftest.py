@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,9 @@ from ssmd.services.embedded_servers import RunningServer, start_cache, start_nat
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}  # noqa: TID251 - how the tests are run is no setting of ssmd
+
+NOT_HERE = "may not be redistributed"
+"""Part of every reason to skip for want of ../shared: the one skip that CI allows."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,15 +29,36 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(ROOT / ".tools" / "usr" / "bin"))
 
 
+def _need(name: str) -> str:
+    found = find_tool(name)
+    if found is None:
+        pytest.skip(f"the program {name} is not installed: make ci-deps")
+    return found
+
+
+@pytest.fixture
+def tool() -> Callable[[str], str]:
+    """Path of a program by its name; skips the test without it."""
+    return _need
+
+
 @pytest.fixture(autouse=True)
 def _tools(request: pytest.FixtureRequest) -> None:
     for marker in request.node.iter_markers("needs_tool"):
         for name in marker.args:
-            if find_tool(name) is None:
-                reason = f"the program {name} is not installed: make ci-deps"
-                if IN_CI:
-                    pytest.fail(reason, pytrace=False)
-                pytest.skip(reason)
+            _need(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In continuous integration a skip is a failure, but for the captures that are not part of the repository."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail") and NOT_HERE not in report.longreprtext:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which CI=true forbids: {report.longreprtext}"
+    return report
 
 
 def _served(server: RunningServer) -> Iterator[RunningServer]:
@@ -89,5 +113,5 @@ def shared_dir() -> Path:
     """Captures and facts beside the checkout; absent on other machines, where such tests are skipped even in CI."""
     directory = ROOT.parent / "shared"
     if not directory.is_dir():
-        pytest.skip(f"no {directory}: this test compares with captures that are not part of the repository")
+        pytest.skip(f"no {directory}: its captures {NOT_HERE}")
     return directory

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from ssmd.errors import Misconfigured
+from ssmd.errors import Misconfigured, Unavailable
 from ssmd.settings import variables
 
 _CHILD = Path(__file__).with_name("child.py")
 _POLL_S = 0.01
 _TAIL_BYTES = 16_384
+_KILL_S = 10.0
 
 
 class ProcessMark(msgspec.Struct, frozen=True):
@@ -106,11 +107,20 @@ def spawn(
                 env=None if env is None else {**variables(), **env},
                 start_new_session=True,
             )
-        if mark_file is not None:
-            write_mark(mark_file, mark_of(child.pid) or ProcessMark(child.pid, ""))
     except OSError as error:
-        raise Misconfigured(f"cannot write {error.filename}: {error.strerror}", mend="choose a writable directory") from error
+        raise _unwritable(error) from error
+    if mark_file is not None:
+        try:
+            write_mark(mark_file, mark_of(child.pid) or ProcessMark(child.pid, ""))
+        except OSError as error:
+            child.kill()
+            child.wait(timeout=10)
+            raise _unwritable(error) from error
     return child
+
+
+def _unwritable(error: OSError) -> Misconfigured:
+    return Misconfigured(f"cannot write {error.filename}: {error.strerror}", mend="choose a writable directory")
 
 
 def _signal(pid: int, number: int) -> None:
@@ -131,12 +141,19 @@ async def _gone(is_alive: Callable[[], bool], within_s: float) -> bool:
 
 
 async def stop_child(child: subprocess.Popen[bytes], *, grace_s: float = 10.0) -> int:
-    """SIGTERM, up to `grace_s` seconds to end, then SIGKILL. Returns the exit status (negative = the signal)."""
+    """SIGTERM, up to `grace_s` seconds to end, then SIGKILL. Returns the exit status (negative = the signal).
+
+    Raises:
+        Unavailable: the system does not let go of it even so (a disk or file server that hangs).
+    """
     if child.poll() is None:
         child.terminate()
     if not await _gone(lambda: child.poll() is None, grace_s):
         child.kill()
-    return child.wait(timeout=10)
+        if not await _gone(lambda: child.poll() is None, _KILL_S):
+            raise Unavailable(f"process {child.pid} was killed and does not end", mend=f"ps -o stat,wchan -p {child.pid}")
+    status: int = child.returncode
+    return status
 
 
 async def stop_leftover(mark: ProcessMark, *, grace_s: float = 5.0) -> bool:

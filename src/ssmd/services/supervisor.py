@@ -187,9 +187,19 @@ class Supervisor:
         return await self._end(self._children[name], grace_s)
 
     async def stop_all(self, *, grace_s: float = 10.0) -> None:
-        """End all children, the last started first. Safe to call twice."""
+        """End all children, the last started first. Safe to call twice.
+
+        Raises:
+            Unavailable: one does not end; the others have been ended.
+        """
+        stuck: Unavailable | None = None
         for child in reversed(list(self._children.values())):
-            await self._end(child, grace_s)
+            try:
+                await self._end(child, grace_s)
+            except Unavailable as error:
+                stuck = error
+        if stuck is not None:
+            raise stuck
 
     def _spawned(self, spec: ChildSpec) -> _Child:
         log_start = spec.log_path.stat().st_size if spec.log_path.exists() else 0
