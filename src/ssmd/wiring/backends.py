@@ -17,6 +17,7 @@ from ssmd.wiring.environment import ResolvedEnvironment
 if TYPE_CHECKING:
     from ssmd.archive.storage import Storage
     from ssmd.projections.store import RowStore
+    from ssmd.projections.views import Views
     from ssmd.streams.journal import Journal
     from ssmd.streams.transport import Transport
 
@@ -61,7 +62,7 @@ async def open_transport(environment: ResolvedEnvironment, variables: Mapping[st
         case "memory":
             from ssmd.streams.transport_memory import MemoryTransport  # noqa: PLC0415 - see the module
 
-            return MemoryTransport(environment.name)
+            return MemoryTransport()
 
 
 def open_storage(environment: ResolvedEnvironment) -> Storage:
@@ -107,6 +108,11 @@ async def reading_journal(
         Unavailable: the environment has no journal yet, or its server does not answer.
     """
     settings = environment.document.journal
+    if settings.backend == "memory":
+        raise Misconfigured(
+            f"the journal of {environment.name} is kept in the memory of the process that runs it: nothing can be read here",
+            mend=f"set journal.backend to nats in exchanges/environments/{environment.name}.yaml",
+        )
     if settings.backend != "nats" or not environment.is_embedded("journal"):
         journal = await open_journal(environment, variables)
         try:
@@ -122,6 +128,28 @@ async def reading_journal(
             yield journal
         finally:
             await journal.close()
+
+
+@asynccontextmanager
+async def reading_views(
+    environment: ResolvedEnvironment, variables: Mapping[str, str], say: Callable[[str], None] | None = None
+) -> AsyncGenerator[Views]:
+    """What `projections.queries` read, as fresh as the journal, whether the environment runs or not.
+
+    Raises:
+        as `reading_journal`; Malformed: the journal has lost what the cache has folded.
+    """
+    from ssmd.projections.views import freshest_views  # noqa: PLC0415 - see the module
+
+    async with reading_journal(environment, variables, say) as journal:
+        is_away = environment.is_embedded("cache") and environment.run is None
+        has_store = environment.document.cache.backend == "redis" and not is_away
+        store = open_rows_store(environment, variables) if has_store else None
+        try:
+            yield await freshest_views(store, journal)
+        finally:
+            if store is not None:
+                await store.close()
 
 
 @asynccontextmanager
