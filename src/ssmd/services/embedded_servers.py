@@ -160,7 +160,7 @@ async def prepare_nats(
     program = find_nats_server()
     directory, log_path, lock = await _occupy(directory, log_path, say)
     try:
-        port, monitor_port = _port(port), _port(0)
+        port, monitor_port = usable_port(port), usable_port(0)
         server_name = f"ssmd-{secrets.token_hex(6)}"
         lines = [
             f"server_name: {server_name}",
@@ -208,7 +208,7 @@ async def prepare_cache(
     program = find_valkey_server()
     directory, log_path, lock = await _occupy(directory, log_path, say)
     try:
-        port = _port(port)
+        port = usable_port(port)
         lines = [
             f"bind {LOOPBACK}",
             f"port {port}",
@@ -376,7 +376,7 @@ def _write_config(path: Path, lines: list[str]) -> Path:
     return path
 
 
-def _port(port: int) -> int:
+def usable_port(port: int) -> int:
     """`port` if it is free, or any free one for 0."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,167 @@
+"""Components put together from an environment: which backend, which address, which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from ssmd.application.handler import Application
+from ssmd.clock import Clock
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.errors import Misconfigured
+from ssmd.identifiers import RandomBytes
+from ssmd.services.component import Component
+from ssmd.wiring.backends import open_journal, open_rows_store, open_storage, open_transport
+from ssmd.wiring.environment import ResolvedEnvironment
+
+if TYPE_CHECKING:
+    from ssmd.exchanges.kalshi.signing import PrivateKey
+
+KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every component is made of. `stack` closes what was opened, in reverse order, when the component is done."""
+
+    environment: ResolvedEnvironment
+    variables: Mapping[str, str]
+    clock: Clock
+    random: RandomBytes
+    stack: AsyncExitStack
+
+
+async def build(kind: str, parts: Parts) -> Component:
+    """The component `kind` of the environment, not started.
+
+    Raises:
+        Misconfigured: no such kind, or a setting of the environment does not work.
+        Unavailable: a backend it cannot begin without does not answer.
+    """
+    if kind not in _BUILDERS:
+        raise Misconfigured(f"there is no component {kind!r}", mend=f"one of: {', '.join(KINDS)}")
+    return await _BUILDERS[kind](parts)
+
+
+def _capture_secrets(parts: Parts) -> tuple[str, PrivateKey | None]:
+    """The key id and private key the capture signs with; ("", None) where the environment has none."""
+    from ssmd.exchanges.kalshi.signing import load_private_key  # noqa: PLC0415 - a component imports what it uses
+
+    fields = parts.environment.capture_key(parts.variables, parts.random)
+    if not fields:
+        return "", None
+    return fields["api_key"].reveal(), load_private_key(fields["private_key"].reveal().encode())
+
+
+async def _simulator(parts: Parts) -> Component:
+    from ssmd.exchanges.kalshi.signing import public_pem  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415 - as above
+    from ssmd.services.simulator.simulator import Simulator  # noqa: PLC0415 - as above
+
+    environment = parts.environment
+    settings = environment.document.capture.simulator
+    key_id, private_key = _capture_secrets(parts)
+    running = environment.run.endpoints.simulator_rest if environment.run is not None else ""
+    config = SimulatorConfig(
+        port=urlsplit(running).port or settings.port if running else settings.port,
+        capture=settings.capture,
+        speed=settings.speed,
+        seed=settings.seed,
+        markets=settings.markets,
+        rate=settings.rate,
+        public_keys={key_id: public_pem(private_key).decode()} if private_key is not None else {},
+        require_auth=private_key is not None,
+    )
+    return Simulator(config, parts.clock)
+
+
+async def _connector(parts: Parts) -> Component:
+    from ssmd.services.connector.kalshi_venue import KalshiAccess  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.services.connector.service import ConnectorService, ConnectorSettings  # noqa: PLC0415 - as above
+    from ssmd.streams.journal_nats import NatsJournal  # noqa: PLC0415 - as above
+    from ssmd.streams.transport_nats import NatsTransport  # noqa: PLC0415 - as above
+
+    environment, variables = parts.environment, parts.variables
+    document = environment.document
+    capture, endpoint = document.capture, environment.endpoint
+    key_id, private_key = _capture_secrets(parts)
+    access = KalshiAccess(
+        rest_url=endpoint.rest,
+        websocket_url=endpoint.websocket,
+        key_id=key_id,
+        private_key=private_key,
+        channels=capture.channels,
+        tickers=capture.tickers,
+        tickers_max=capture.tickers_max,
+        clock=parts.clock,
+    )
+    # Both connect when first used: a capture begins whether or not the servers are there.
+    transport = (
+        NatsTransport(environment.server_url("transport", variables), environment.name, parts.random)
+        if document.transport.backend == "nats"
+        else await open_transport(environment, variables)
+    )
+    parts.stack.push_async_callback(transport.close)
+    journal = (
+        NatsJournal(environment.server_url("journal", variables), environment.name)
+        if document.journal.backend == "nats"
+        else await open_journal(environment, variables)
+    )
+    parts.stack.push_async_callback(journal.close)
+    tape = document.tape
+    return ConnectorService(
+        access.venue(document.feed, environment.feed_version.wire),
+        environment.name,
+        capture.connection,
+        environment.directory / "tape" / capture.connection,
+        transport,
+        Application(journal, CATALOGUE, parts.clock, parts.random, environment.config),
+        parts.clock,
+        parts.random,
+        ConnectorSettings(
+            block_ms=tape.block_ms,
+            block_bytes=tape.block_bytes,
+            fsync_ms=tape.fsync_ms,
+            file_bytes=tape.file_bytes,
+            bytes_max=tape.bytes_max,
+            zone=document.timezone,
+            config=environment.config,
+        ),
+    )
+
+
+async def _raw_archiver(parts: Parts) -> Component:
+    raise NotImplementedError
+
+
+async def _normalized_archiver(parts: Parts) -> Component:
+    raise NotImplementedError
+
+
+async def _projector(parts: Parts) -> Component:
+    from ssmd.projections.manifest_sink import ManifestSink  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.services.projector import ProjectorService  # noqa: PLC0415 - as above
+
+    environment = parts.environment
+    journal = await open_journal(environment, parts.variables)
+    parts.stack.push_async_callback(journal.close)
+    store = open_rows_store(environment, parts.variables, parts.random)
+    parts.stack.push_async_callback(store.close)
+    return ProjectorService(journal, store, ManifestSink(store, open_storage(environment)), random=parts.random)
+
+
+async def _gateway(parts: Parts) -> Component:
+    raise NotImplementedError
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Parts], Awaitable[Component]]]] = {
+    "simulator": _simulator,
+    "connector": _connector,
+    "raw-archiver": _raw_archiver,
+    "normalized-archiver": _normalized_archiver,
+    "projector": _projector,
+    "gateway": _gateway,
+}

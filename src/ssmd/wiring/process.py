@@ -1,0 +1,127 @@
+"""One component as a process of its own: logs, signals, control subjects, exit status.
+
+    python -m ssmd.wiring.process KIND ENV WORKSPACE
+
+SIGTERM and SIGINT stop it: it finishes what it holds, within a deadline. Exit status 0 = stopped, 1 = a backend it
+cannot go on without is away, 2 = misconfigured; both with one line on stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import structlog
+
+from ssmd import __version__
+from ssmd.clock import SystemClock, date_of
+from ssmd.errors import Malformed, Misconfigured, SsmdError
+from ssmd.identifiers import system_random
+from ssmd.services.component import Component
+from ssmd.settings import Workspace, variables
+from ssmd.streams.control import ControlServer, Verb
+from ssmd.telemetry.logging import Level, configure_logging
+from ssmd.wiring.components import Parts, build
+from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
+
+STOP_S: Final = 20.0
+"""How long a component may take to stop before it is cut off."""
+
+
+def run_component(kind: str, environment: ResolvedEnvironment) -> None:
+    """Run one component until it is told to stop; blocks.
+
+    Raises:
+        Misconfigured, Unavailable: it cannot begin, or cannot go on.
+    """
+    configure_logging(kind, SystemClock(), sys.stderr, level=cast("Level", variables().get("SSMD_LOG_LEVEL", "info").lower()))
+    import uvloop  # noqa: PLC0415 - only processes that run a loop of their own need it
+
+    uvloop.run(_run(kind, environment))
+
+
+async def _run(kind: str, environment: ResolvedEnvironment) -> None:
+    log = structlog.get_logger(kind)
+    async with AsyncExitStack() as stack:
+        component = await build(kind, Parts(environment, variables(), SystemClock(), system_random, stack))
+        running = asyncio.create_task(component.run(), name=component.name)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        control = asyncio.create_task(_control(environment, component, stopping), name="control")
+        told = asyncio.create_task(stopping.wait(), name="told to stop")
+        log.info("started", instance=component.instance, env=environment.name, pid=os.getpid())
+        try:
+            await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await _stop(component, running, log)
+            # A component that ended by itself says why.
+            if not running.cancelled():
+                running.result()
+        finally:
+            for task in (control, told, running):
+                task.cancel()
+            await asyncio.gather(control, told, running, return_exceptions=True)
+        log.info("stopped", instance=component.instance)
+
+
+async def _stop(component: Component, running: asyncio.Task[None], log: Any) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await component.stop()
+            await asyncio.wait({running})
+    except TimeoutError:
+        log.warning("stop-took-too-long", deadline_s=STOP_S)
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def _control(environment: ResolvedEnvironment, component: Component, stopping: asyncio.Event) -> None:
+    if environment.document.transport.backend != "nats":
+        return
+
+    async def health() -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = msgspec.to_builtins(component.health())
+        return answer
+
+    async def flush() -> Mapping[str, Any]:
+        await component.flush()
+        return {"ok": True, "reason": ""}
+
+    async def stop() -> Mapping[str, Any]:
+        stopping.set()
+        return {"ok": True, "reason": ""}
+
+    async def start() -> Mapping[str, Any]:
+        return {"ok": True, "reason": ""}
+
+    verbs: dict[str, Verb] = {"health": health, "flush": flush, "drain": flush, "stop": stop, "start": start}
+    url = environment.server_url("transport", variables())
+    server = ControlServer(
+        url, environment.name, component.name, component.instance, verbs, version=__version__, random=system_random
+    )
+    await server.run()
+
+
+def main(arguments: list[str]) -> int:
+    """See the module."""
+    kind, env, root = arguments
+    try:
+        environment = resolve_environment(Workspace(Path(root)), env, date_of(SystemClock().now_ns()))
+        run_component(kind, environment)
+    except SsmdError as error:
+        structlog.get_logger(kind).error("cannot-go-on", reason=error.message, mend=error.mend)
+        return 2 if isinstance(error, Misconfigured | Malformed) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

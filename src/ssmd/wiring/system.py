@@ -1,0 +1,244 @@
+"""One environment's whole system on this machine: embedded servers, streams, and every component as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ssmd.clock import Clock
+from ssmd.errors import Misconfigured, SsmdError, Unavailable
+from ssmd.services.embedded_servers import PreparedServer, prepare_cache, prepare_nats, usable_port
+from ssmd.services.run_file import Endpoints, RunFile, RunLock
+from ssmd.services.supervisor import ChildEvent, ChildSpec, Supervisor, spec_of
+from ssmd.streams import topology
+from ssmd.streams.connection import Connection
+from ssmd.streams.control import ControlClient
+from ssmd.wiring.backends import JOURNAL_DIRECTORY
+from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
+
+TRANSPORT_DIRECTORY: Final = "nats-transport"
+CACHE_DIRECTORY: Final = "cache"
+HEALTH_TIMEOUT_S: Final = 2.0
+STARTED_WITHIN_S: Final = 60.0
+CAPTURING_WITHIN_S: Final = 30.0
+
+Say = Callable[[str], None]
+
+
+class LocalSystem:
+    """Starts on entering, stops everything on leaving. One per environment and machine; a second one is refused.
+
+    Args:
+        say: told each step in a line for people.
+    """
+
+    def __init__(self, environment: ResolvedEnvironment, variables: Mapping[str, str], clock: Clock, say: Say) -> None:
+        self.environment = environment
+        self.variables = variables
+        self._clock = clock
+        self._say = say
+        self._stack = AsyncExitStack()
+        self._lock: RunLock | None = None
+        self._endpoints = Endpoints()
+        self._started_ns = 0
+        self._is_stopping = False
+        self._control: ControlClient | None = None
+        self.supervisor = Supervisor(self._on_event)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._is_stopping = True
+        await self._stack.aclose()
+
+    # Starting
+
+    async def _start(self) -> None:
+        environment = self.environment
+        self._started_ns = self._clock.now_ns()
+        self._lock = self._stack.enter_context(RunLock(environment.directory, environment.name))
+        await self._lock.stop_leftovers(self._say)
+        prepared = await self._prepare_servers()
+        self._endpoints = self._choose_endpoints(prepared)
+        await self._stack.enter_async_context(self.supervisor)
+        for server in prepared.values():
+            await self.supervisor.start(spec_of(server))
+        self._publish()
+        await apply_streams(self.environment, self.variables)
+        for kind in self._kinds():
+            await self._start_component(kind)
+        self._publish()
+
+    async def _prepare_servers(self) -> dict[str, PreparedServer]:
+        """The embedded servers this environment wants, configured and not started."""
+        document, directory = self.environment.document, self.environment.directory
+        prepared: dict[str, PreparedServer] = {}
+        if document.transport.backend == "nats" and self.environment.is_embedded("transport"):
+            prepared["transport"] = await prepare_nats(directory / TRANSPORT_DIRECTORY, sync_always=False, say=self._say)
+        if document.journal.backend == "nats" and self.environment.is_embedded("journal"):
+            prepared["journal"] = await prepare_nats(directory / JOURNAL_DIRECTORY, sync_always=True, say=self._say)
+        if document.cache.backend == "redis" and self.environment.is_embedded("cache"):
+            prepared["cache"] = await prepare_cache(directory / CACHE_DIRECTORY, say=self._say)
+        for server in prepared.values():
+            self._stack.callback(server.release)
+        return prepared
+
+    def _choose_endpoints(self, prepared: Mapping[str, PreparedServer]) -> Endpoints:
+        document = self.environment.document
+        simulator = ""
+        if self.environment.uses_simulator:
+            simulator = f"127.0.0.1:{usable_port(document.capture.simulator.port)}"
+        gateway = document.gateway
+        try:
+            gateway_port = usable_port(gateway.port)
+        except Misconfigured as error:
+            raise Misconfigured(
+                f"the gateway cannot listen: {error.message}",
+                mend=f"set gateway.port (0 = any free one) in exchanges/environments/{document.name}.yaml, or stop what has it",
+            ) from error
+        return Endpoints(
+            transport_url=prepared["transport"].url if "transport" in prepared else "",
+            journal_url=prepared["journal"].url if "journal" in prepared else "",
+            cache_url=prepared["cache"].url if "cache" in prepared else "",
+            simulator_rest=f"http://{simulator}/trade-api/v2" if simulator else "",
+            simulator_websocket=f"ws://{simulator}/trade-api/ws/v2" if simulator else "",
+            gateway_url=f"http://{gateway.host}:{gateway_port}",
+        )
+
+    def _kinds(self) -> list[str]:
+        """Components in the order they start: what consumes comes before what produces."""
+        simulator = ["simulator"] if self.environment.uses_simulator else []
+        return [*simulator, "projector", "raw-archiver", "normalized-archiver", "gateway", "connector"]
+
+    def instance_of(self, kind: str) -> str:
+        """The instance name of a component of this system."""
+        return self.environment.document.capture.connection if kind == "connector" else "main"
+
+    async def _start_component(self, kind: str) -> None:
+        environment = self.environment
+        log_path = environment.directory / "logs" / f"{kind}.log"
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+
+        async def ready(_pid: int) -> bool:
+            try:
+                await self.health(kind)
+            except Unavailable:
+                return False
+            return True
+
+        argv = (sys.executable, "-m", "ssmd.wiring.process", kind, environment.name, str(environment.workspace.root))
+        await self.supervisor.start(ChildSpec(kind, argv, log_path, ready=ready, ready_within_s=STARTED_WITHIN_S))
+
+    def _publish(self) -> None:
+        if self._lock is None:
+            return
+        run = self._lock.publish(self._started_ns, self._endpoints, self.supervisor.processes())
+        self._learn(run)
+
+    def _learn(self, run: RunFile) -> None:
+        environment = self.environment
+        fresh = resolve_environment(environment.workspace, environment.name, environment.date)
+        if fresh.run is None or fresh.run.pid != run.pid:
+            raise Misconfigured(f"the run file of {environment.name} was taken by another process")
+        self.environment = fresh
+
+    def _on_event(self, event: ChildEvent) -> None:
+        if event.what in ("exited", "restarting", "gave-up"):
+            status = "" if event.status is None else f" (status {event.status})"
+            self._say(f"{event.name} {event.what}{status}{': ' + event.detail.splitlines()[-1] if event.detail else ''}")
+        if event.what == "ready" and not self._is_stopping:
+            self._say(f"{event.name} is up (process {event.pid})")
+            if self._lock is not None:
+                self._lock.publish(self._started_ns, self._endpoints, self.supervisor.processes())
+
+    # Asking
+
+    async def _client(self) -> ControlClient:
+        if self._control is None:
+            url = self.environment.server_url("transport", self.variables)
+            self._control = await ControlClient.open(url, self.environment.name)
+            self._stack.push_async_callback(self._control.close)
+        return self._control
+
+    async def health(self, kind: str) -> dict[str, Any]:
+        """A component's own word on itself.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        client = await self._client()
+        return await client.request(kind, self.instance_of(kind), "health", HEALTH_TIMEOUT_S)
+
+    async def until_capturing(self) -> None:
+        """Wait until the connector is connected.
+
+        Raises:
+            Unavailable: it is not, in time; with its own reason.
+        """
+        reason = "it does not answer"
+        try:
+            async with asyncio.timeout(CAPTURING_WITHIN_S):
+                while True:
+                    try:
+                        health = await self.health("connector")
+                    except Unavailable as error:
+                        reason = error.message
+                    else:
+                        if health["ok"]:
+                            return
+                        reason = health["reason"]
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise Unavailable(f"the connector captures nothing after {CAPTURING_WITHIN_S:g} s: {reason}") from None
+
+
+async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> list[topology.Difference]:
+    """Bring the environment's streams to their definitions; what was changed."""
+    document = environment.document
+    definitions = topology.desired(
+        environment.name,
+        max_age_s=document.transport.max_age_hours * 3600,
+        max_bytes=document.transport.max_bytes,
+    )
+    connections: dict[topology.Endpoint, Connection] = {}
+    endpoints: tuple[topology.Endpoint, ...] = ("journal", "transport")
+    try:
+        for endpoint in endpoints:
+            backend = document.journal.backend if endpoint == "journal" else document.transport.backend
+            if backend == "nats":
+                url = environment.server_url(endpoint, variables)
+                connections[endpoint] = await Connection.open(url, name=f"ssmd {environment.name} streams", timeout_s=5)
+        wanted = [definition for definition in definitions if definition.endpoint in connections]
+        return await topology.apply(connections, wanted)
+    finally:
+        for connection in connections.values():
+            await connection.close()
+
+
+async def race_failure(system: LocalSystem, work: asyncio.Task[Any]) -> None:
+    """Wait for `work`, or for a child that gave up: then `work` is cancelled and the child's failure raised."""
+    failed = asyncio.create_task(system.supervisor.failed())
+    try:
+        await asyncio.wait({work, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if failed.done() and not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+            error: SsmdError = failed.result()
+            raise error
+    finally:
+        failed.cancel()
