@@ -82,7 +82,7 @@ class Story:
         self, first: int, last: int, *files: SegmentFile, date: str = DATE, type_: str = "raw", partition: str = "main"
     ) -> int:
         sessions = (archive.SessionReached(7, last),)
-        event = archive.SegmentSealed("i1", first, last, f"main.7.{last:x}.raw", files, sessions)
+        event = archive.SegmentSealed("a1", first, last, f"main.7.{last:x}.raw", files, sessions)
         return self.archive(event, date=date, type_=type_, partition=partition)
 
 
@@ -90,9 +90,10 @@ def segment(
     kind: str = "raw", *, date: str = DATE, number: int = 1, records: int = 10, first_ns: int = NOON, partition: str = "main"
 ) -> SegmentFile:
     day = date.replace("-", "/")
+    suffix = "jsonl.zst" if kind == "raw" else "capnp.zst"
     where = f"raw/t/kalshi/{day}" if kind == "raw" else f"normalized/t/kalshi/market%3A1/{kind}/m3/{day}"
     return SegmentFile(
-        key=f"{where}/{partition}-i1-{number:020}-{number:020}.zst",
+        key=f"{where}/{partition}-a1-{number:020}-{number:020}.{suffix}",
         kind=kind,
         size_bytes=100 * records,
         sha256=f"{number:064x}",
@@ -116,7 +117,7 @@ def story() -> Story:
 
 @pytest.fixture(params=["memory", "redis"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    """"" = memory."""
+    """ "" = memory."""
     return "" if request.param == "memory" else str(request.getfixturevalue("cache_url"))
 
 

@@ -78,8 +78,10 @@ async def test_history_tells_who_did_what_when_and_why(story: Any, store: RowSto
         (
             3 * SECOND,
             "connector:main",
-            "gap g1 opened on orderbook_delta for KX-A, KX-B, KX-C and 1 more from 2026-05-14T12:00:02.000000000Z:"
-            " sequence-jump, expected 5, found 9 (seq 9 after 4)",
+            (
+                "gap g1 opened on orderbook_delta for KX-A, KX-B, KX-C and 1 more from 2026-05-14T12:00:02.000000000Z:"
+                " sequence-jump, expected 5, found 9 (seq 9 after 4)"
+            ),
         ),
         (9 * SECOND, "archiver:raw", "complete (day-end): 2 segments, 30 records, 300 bytes"),
         (MIDNIGHT + 1 - NOON, "connector:main", f"no further entry of {DATE} will come"),

@@ -14,6 +14,7 @@ from ssmd.domain import archive, capture, trading_day
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import tag_of
 from ssmd.domain.envelope import AggregateId, Envelope, encode_envelope
+from ssmd.identifiers import encode_token
 from ssmd.projections import manifests
 from ssmd.projections.folder import Folder, decode_events
 from ssmd.projections.gaps import GapRow, is_gap_key
@@ -87,8 +88,11 @@ def seals(draw: st.DrawFn) -> tuple[AggregateId, msgspec.Struct]:
         day = date.replace("-", "/")
         where = f"raw/t/kalshi/{day}" if kind == "raw" else f"normalized/t/kalshi/market%3A1/{kind}/m1/{day}"
         first = draw(times)
-        files.append(archive.SegmentFile(f"{where}/{name}-{number}.zst", kind, number, "ab", number, "cd", number, first, first + 5))
-    sealed = archive.SegmentSealed("i", number, number, "id", tuple(files), (archive.SessionReached(draw(sessions), number),))
+        suffix = "jsonl.zst" if kind == "raw" else "capnp.zst"
+        token = encode_token(name)
+        key = f"{where}/{token}-a1-{number:020}-{number:020}.{suffix}"
+        files.append(archive.SegmentFile(key, kind, number, "ab", number, "cd", number, first, first + 5))
+    sealed = archive.SegmentSealed("a1", number, number, "id", tuple(files), (archive.SessionReached(draw(sessions), number),))
     type_ = "raw" if kinds == ("raw",) else "normalized"
     return AggregateId("archive", ("kalshi", date, type_, name)), sealed
 

@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True):
     data_type: str
     kind: str
     schema_version: str
-    mapper_version: str
+    mapper_version: int | None
     status: Literal["open", "complete"]
     record_count: int
     byte_size: int
@@ -71,7 +71,6 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
     held = Holding()
     for segment in document.segments:
         held = with_file(held, _file(document, segment))
-    schema, mapper = _schema_and_mapper(document)
     touching = sorted(
         (gap for gap in gaps if gap.touches(document.date)), key=lambda gap: (gap.start_ns, gap.connection, gap.gap_id)
     )
@@ -81,8 +80,8 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
         date=document.date,
         data_type=document.type,
         kind=document.kind,
-        schema_version=schema,
-        mapper_version=mapper,
+        schema_version=document.schema,
+        mapper_version=document.mapper or None,
         status="complete" if all(document.partitions.values()) else "open",
         record_count=held.records,
         byte_size=held.size_bytes,
@@ -128,11 +127,3 @@ def _manifest_gap(gap: GapRow) -> ManifestGap:
         end_ns=gap.end_ns or None,
         tickers=() if gap.is_whole else tuple(sorted(gap.tickers)),
     )
-
-
-def _schema_and_mapper(document: Document) -> tuple[str, str]:
-    """From .../{schema}/{kind}/m{mapper}/{YYYY}/{MM}/{DD}/manifest.json; ("", "") for raw."""
-    parts = document.key.split("/")
-    if document.type != "normalized" or len(parts) < 7:
-        return "", ""
-    return parts[-7], parts[-5].removeprefix("m")

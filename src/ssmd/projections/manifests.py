@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from ssmd.archive.keys import parse_segment
 from ssmd.clock import date_of
 from ssmd.domain import archive, capture
 from ssmd.projections.gaps import fold_gap
@@ -54,7 +55,8 @@ class Document(msgspec.Struct, frozen=True):
 
     Attributes:
         key: the manifest's object key.
-        type: raw | normalized; kind: of records, "raw" for raw.
+        type: raw | normalized; kind: as in the files' seal.
+        schema: definition of the records ("market:1"), mapper: version that made them; "" and 0 for raw.
         partitions: connection -> is its day complete; connector_versions: connection -> version, "" = not known.
         created_ns: time of the seal that put the first segment here.
     """
@@ -64,6 +66,8 @@ class Document(msgspec.Struct, frozen=True):
     date: str
     type: str
     kind: str
+    schema: str
+    mapper: int
     partitions: dict[str, bool]
     connector_versions: dict[str, str]
     created_ns: int
@@ -147,9 +151,19 @@ def _fold_archive(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) ->
     if isinstance(event, archive.SegmentSealed):
         touched: set[str] = set()
         for file in event.files:
-            key = f"{file.key.rpartition('/')[0]}/manifest.json"
+            shelf_of_file = parse_segment(file.key).shelf
+            key = shelf_of_file.manifest_key
             document = rows.get(document_key(key), Document) or Document(
-                key, feed, date, type_, file.kind, {}, {}, recorded.envelope.ts_ns
+                key=key,
+                feed=feed,
+                date=date,
+                type=type_,
+                kind=file.kind,
+                schema=shelf_of_file.schema,
+                mapper=shelf_of_file.mapper,
+                partitions={},
+                connector_versions={},
+                created_ns=recorded.envelope.ts_ns,
             )
             rows.put(document_key(key), _with_segment(rows, document, partition, event, file))
             touched.add(key)

@@ -29,7 +29,7 @@ class Rebuilt(NamedTuple):
     Attributes:
         outcome: swapped: `after` is what readers see now. diverged: the same version gave another digest at the same
             position; readers still see `before`, `after` is the shadow as it was compared.
-        before: the view there was, None = none.
+        before: the view there was when the rebuild began, None = none; it was compared at its position.
         is_regressed: the journal ended before the view's position (it lost its tail), so readers went back.
     """
 
@@ -68,6 +68,7 @@ async def rebuild(
     await fold_until(journal, [folder], target, catalogue, batch_events)
     if before is not None and not is_regressed and _is_diverged(before, folder.stamp):
         return Rebuilt(projection.name, "diverged", before, folder.stamp)
+    await fold_until(journal, [folder], max(target, await journal.head()), catalogue, batch_events)
     if not await _swapped(store, folder.stamp, before):
         try:
             async with asyncio.timeout(swap_seconds):

@@ -32,7 +32,12 @@ async def store(url: str, fresh_env: str) -> AsyncIterator[RowStore]:
 
 
 def changes(
-    puts: dict[str, bytes], position: int, *, added: tuple[str, ...] | None = None, removed: tuple[str, ...] = (), skipped: int = 0
+    puts: dict[str, bytes],
+    position: int,
+    *,
+    added: tuple[str, ...] | None = None,
+    removed: tuple[str, ...] = (),
+    skipped: int = 0,
 ) -> Changes:
     """A commit; its digest is a stand-in, the store never computes one."""
     return Changes(puts, tuple(puts) if added is None else added, removed, position, digest_text(position), skipped)
