@@ -148,8 +148,9 @@ class KalshiMapper:
         sub = self._subs.of(salvaged.sid, channel)
         if salvaged.ticker and channel:
             self._subs.learn(sub, salvaged.ticker)
+        good_ns = sub.last_good_ns
         if self._is_in_sequence(out, sub, salvaged.frame_type) and channel:
-            self._unmapped(out, sub, salvaged.ticker)
+            self._unmapped(out, sub, salvaged.ticker, good_ns)
 
     def _take(self, out: Output, frame: Frame) -> None:
         self._holes.tell_due(out)
@@ -171,6 +172,7 @@ class KalshiMapper:
         ticker = "" if isinstance(frame, Lifecycle) else frame.msg.market_ticker
         if ticker:
             self._subs.learn(sub, ticker)
+        good_ns = sub.last_good_ns
         if not self._is_in_sequence(out, sub, frame_type):
             return
         notes: list[Finding] = []
@@ -178,7 +180,7 @@ class KalshiMapper:
             self._record(out, frame, sub, notes)
         except UNREADABLE as error:
             notes.append(classify(error, frame_type, "msg"))
-            self._unmapped(out, sub, ticker)
+            self._unmapped(out, sub, ticker, good_ns)
         for finding in notes:
             self._findings.tell(out, finding)
 
@@ -240,7 +242,7 @@ class KalshiMapper:
         if not self._is_in_sequence(out, sub, "error") or not is_terminal:
             return
         evidence = f"the venue ended sid {sub.sid} ({sub.channel}): error {frame.msg.code} {frame.msg.msg}"[:200]
-        hole = self._hole(out, sub, "channel-error", f"{sub.sid}-ended", evidence)
+        hole = self._hole(out, sub, "channel-error", f"{sub.sid}-ended", evidence, out.ts_ns)
         self._holes.open(out, hole, sub.scope)
         self._subs.end(frame.sid, is_wanted=True)
         self._sequences.end(frame.sid)
@@ -276,15 +278,15 @@ class KalshiMapper:
     def _jump(self, out: Output, sub: Sub, missing: int) -> None:
         expected = out.seq - missing
         evidence = f"sid {sub.sid}: seq {out.seq} came where {expected} was due; {missing} missing"
-        hole = self._hole(out, sub, "sequence-jump", str(sub.sid), evidence)
+        hole = self._hole(out, sub, "sequence-jump", str(sub.sid), evidence, sub.last_good_ns)
         hole.seq_expected, hole.seq_found = expected, out.seq
         self._open(out, hole, sub.scope)
 
-    def _unmapped(self, out: Output, sub: Sub, ticker: str) -> None:
+    def _unmapped(self, out: Output, sub: Sub, ticker: str, good_ns: int) -> None:
         if not out.seq:
             return
         evidence = f"entry {out.n} (sid {sub.sid}, seq {out.seq}) is on the tape and was not understood"
-        hole = self._hole(out, sub, "unmapped-frame", f"{sub.sid}-unmapped", evidence)
+        hole = self._hole(out, sub, "unmapped-frame", f"{sub.sid}-unmapped", evidence, good_ns)
         hole.seq_expected = hole.seq_found = out.seq
         self._open(out, hole, (ticker,) if ticker else sub.scope)
 
@@ -294,9 +296,10 @@ class KalshiMapper:
         else:
             self._holes.pass_over(out, hole, tickers)
 
-    def _hole(self, out: Output, sub: Sub, cause: str, suffix: str, evidence: str) -> Hole:
+    def _hole(self, out: Output, sub: Sub, cause: str, suffix: str, evidence: str, good_ns: int) -> Hole:
+        # Nothing good was seen of a sid whose beginning was not: its hole has no earlier start that could be proven.
         gap_id = f"{self._session}-{out.n}-{suffix}"
-        return Hole(gap_id, cause, sub.last_good_ns or out.ts_ns, evidence, channel=sub.channel, sid=sub.sid)
+        return Hole(gap_id, cause, good_ns or out.ts_ns, evidence, channel=sub.channel, sid=sub.sid)
 
     # Our own entries
 
