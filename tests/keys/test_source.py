@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from ssmd.errors import Misconfigured
+from ssmd.exchanges.kalshi.signing import load_private_key
 from ssmd.identifiers import system_random
 from ssmd.keys.secret import Secret
-from ssmd.keys.source import public_key_pem, resolve_key
+from ssmd.keys.source import resolve_key
 from ssmd.registry.documents import KeyDefinition
 
 KALSHI = KeyDefinition(type="kalshi-api-key", fields=("api_key", "private_key"))
@@ -84,12 +84,22 @@ def test_an_optional_key_may_be_absent_but_not_half(tmp_path: Path) -> None:
 
 
 def test_a_wrong_private_key_is_refused_and_never_shown(tmp_path: Path) -> None:
-    for value in ("hunter2-hunter2", pem_of(ed25519.Ed25519PrivateKey.generate())):
+    p256 = ec.generate_private_key(ec.SECP256R1())
+    value = p256.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    for wrong in ("hunter2-hunter2", value):
         with pytest.raises(Misconfigured, match="SSMD_KALSHI_PRIVATE_KEY") as caught:
-            resolve(KALSHI, tmp_path, {"SSMD_KALSHI_API_KEY": "id-1", "SSMD_KALSHI_PRIVATE_KEY": value})
+            resolve(KALSHI, tmp_path, {"SSMD_KALSHI_API_KEY": "id-1", "SSMD_KALSHI_PRIVATE_KEY": wrong})
         shown = "".join(traceback.format_exception(caught.value))
-        assert value not in shown
+        assert wrong not in shown
         assert "hunter2" not in shown
+
+
+def test_an_ed25519_key_is_a_key_too(tmp_path: Path) -> None:
+    pem = pem_of(ed25519.Ed25519PrivateKey.generate())
+    fields = resolve(KALSHI, tmp_path, {"SSMD_KALSHI_API_KEY": "id-1", "SSMD_KALSHI_PRIVATE_KEY": pem})
+    assert fields["private_key"].reveal() == pem
 
 
 def test_a_file_that_is_no_text_is_refused_without_its_bytes(tmp_path: Path) -> None:
@@ -115,9 +125,9 @@ def test_a_generated_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> Non
     files = list((tmp_path / "keys").iterdir())
     assert [file.name for file in files] == ["kalshi.json"]
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
-    public = load_pem_public_key(public_key_pem(first["private_key"]).encode())
-    assert isinstance(public, rsa.RSAPublicKey)
-    assert public.key_size == 2048
+    private = load_private_key(first["private_key"].reveal().encode())
+    assert isinstance(private, rsa.RSAPrivateKey)
+    assert private.key_size == 2048
 
 
 def test_processes_that_make_a_key_at_once_all_use_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssmd.errors import Misconfigured
+from ssmd.errors import Malformed, Misconfigured
 from ssmd.identifiers import RandomBytes
 from ssmd.keys.definition import KeyDefinition
 from ssmd.keys.generated import generated_fields
@@ -52,7 +52,7 @@ def resolve_key(
             f'key "{name}" has no value: {wanted} is not set', mend=f"export {variable_of(name, missing[0])}_FILE=PATH"
         )
     if definition.type == "kalshi-api-key" and texts["private_key"] is not None:
-        _check_rsa(name, texts["private_key"])
+        _check_private_key(name, texts["private_key"])
     return {field: Secret(text) for field, text in texts.items() if text is not None}
 
 
@@ -85,28 +85,13 @@ def _value_of(key: str, field: str, variables: Mapping[str, str]) -> str | None:
     return text.removesuffix("\n")
 
 
-def _check_rsa(name: str, pem: str) -> None:
-    """Raises Misconfigured unless `pem` is an RSA private key without a passphrase."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - 50 ms that most commands need not spend
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+def _check_private_key(name: str, pem: str) -> None:
+    """Raises Misconfigured unless Kalshi's requests can be signed with `pem`."""
+    from ssmd.exchanges.kalshi.signing import load_private_key  # noqa: PLC0415 - 50 ms that most commands need not spend
 
-    variable = variable_of(name, "private_key")
-    mend = "download the key again: the file begins with -----BEGIN RSA PRIVATE KEY-----"
     try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except TypeError:
-        raise Misconfigured(f"{variable} holds a key with a passphrase", mend="openssl rsa -in KEY -out PLAIN") from None
-    except (ValueError, UnsupportedAlgorithm):
-        # Not chained: the parser's words may quote the key.
-        raise Misconfigured(f"{variable} (or its file) holds no private key in PEM form", mend=mend) from None
-    if not isinstance(key, RSAPrivateKey):
-        raise Misconfigured(f"{variable} (or its file) holds a private key that is not RSA", mend=mend)
-
-
-def public_key_pem(private_key: Secret) -> str:
-    """The public half of a private key in PEM form, for who checks its signatures."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
-
-    key = serialization.load_pem_private_key(private_key.reveal().encode(), password=None)
-    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+        load_private_key(pem.encode())
+    except Malformed as error:
+        # Its message holds nothing of the key.
+        variable = variable_of(name, "private_key")
+        raise Misconfigured(f"{variable} (or its file): {error.message}", mend=error.mend) from None

@@ -1,0 +1,175 @@
+"""`ssmd data`: what is stored for good, what is missing, what the connections do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from ssmd.cli.completion import complete_feed
+from ssmd.cli.help_text import examples
+from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
+from ssmd.cli.output import Format, OutputOption, duration_of, print_json, print_table, say, thousands, time_of
+
+if TYPE_CHECKING:
+    from ssmd.projections.views import Views
+    from ssmd.wiring.environment import ResolvedEnvironment
+
+Answer = TypeVar("Answer")
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="What is stored, and what is missing."
+)
+
+FeedOption = Annotated[
+    str, typer.Option("--feed", metavar="NAME", help="Default: the environment's feed.", autocompletion=complete_feed)
+]
+DateOption = Annotated[str, typer.Option("--date", metavar="DATE", help="UTC date YYYY-MM-DD.", callback=checked_date)]
+
+
+def ask(invocation: Invocation, environment: ResolvedEnvironment, question: Callable[[Views], Awaitable[Answer]]) -> Answer:
+    """The answer to a question on the views; what one should know about it goes to stderr."""
+    from ssmd.wiring.backends import reading_views  # noqa: PLC0415 - keeps --help quick
+
+    async def answered() -> Answer:
+        async with reading_views(environment, invocation.variables, say) as views:
+            for warning in views.warnings():
+                say(f"note: {warning}")
+            return await question(views)
+
+    return run(answered())
+
+
+def feed_of(environment: ResolvedEnvironment, given: str) -> str:
+    """The feed that is meant.
+
+    Raises:
+        Misconfigured: the environment captures another one.
+    """
+    from ssmd.errors import Misconfigured  # noqa: PLC0415 - keeps --help quick
+
+    feed = environment.document.feed
+    if given not in {"", feed}:
+        raise Misconfigured(f'environment {environment.name} captures feed "{feed}", not "{given}"', mend=f"--feed {feed}")
+    return feed
+
+
+@app.command("inventory", epilog=examples("ssmd data inventory --feed kalshi", "ssmd data inventory --date 2026-05-14 -o json"))
+def inventory(
+    ctx: typer.Context,
+    feed: FeedOption = "",
+    date: DateOption = "",
+    date_from: Annotated[str, typer.Option("--from", metavar="DATE", help="First date.", callback=checked_date)] = "",
+    date_to: Annotated[str, typer.Option("--to", metavar="DATE", help="Last date, inclusive.", callback=checked_date)] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show what is stored, by date, type, kind and partition (a connection)."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    name = feed_of(environment, feed)
+    lines = ask(invocation, environment, lambda views: queries.inventory(views, name, date or date_from, date or date_to))
+    if output is Format.JSON:
+        print_json(lines)
+        return
+    print_table(
+        invocation,
+        ["date", "type", "kind", "partition", "status", ">segments", ">records", ">bytes", "first received", "last received"],
+        [
+            (
+                line.date,
+                line.type,
+                line.kind,
+                line.partition,
+                line.status,
+                thousands(line.segments),
+                thousands(line.records),
+                thousands(line.size_bytes),
+                time_of(line.ts_recv_first_ns),
+                time_of(line.ts_recv_last_ns),
+            )
+            for line in lines
+        ],
+        empty=f"nothing of {name} is stored{f' for {date}' if date else ''}",
+    )
+
+
+@app.command("gaps", epilog=examples("ssmd data gaps --feed kalshi --date 2026-05-14", "ssmd data gaps --ticker TICKER"))
+def gaps(
+    ctx: typer.Context,
+    feed: FeedOption = "",
+    date: DateOption = "",
+    ticker: Annotated[str, typer.Option("--ticker", metavar="TICKER", help="Only holes that concern it, as it saw them.")] = "",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show every known hole: from when to when, whom it concerned, why, and what shows it."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    name = feed_of(environment, feed)
+    lines = ask(invocation, environment, lambda views: queries.gaps(views, name, date, ticker or None))
+    if output is Format.JSON:
+        print_json(lines)
+        return
+    print_table(
+        invocation,
+        ["from", "to", ">length", "connection", "channel", "tickers", "cause", "evidence"],
+        [
+            (
+                time_of(line.start_ns),
+                "open" if line.end_ns is None else time_of(line.end_ns),
+                "" if line.end_ns is None else duration_of(line.end_ns - line.start_ns),
+                line.connection,
+                line.channel or "all",
+                _tickers(line.tickers),
+                line.cause,
+                line.evidence,
+            )
+            for line in lines
+        ],
+        empty=f"no known gap of {ticker or name}{f' on {date}' if date else ''}",
+    )
+
+
+def _tickers(tickers: tuple[str, ...]) -> str:
+    if not tickers:
+        return "all"
+    return ", ".join(tickers) if len(tickers) <= 3 else f"{', '.join(tickers[:2])} and {len(tickers) - 2} more"
+
+
+@app.command("connections", epilog=examples("ssmd data connections --feed kalshi"))
+def connections(ctx: typer.Context, feed: FeedOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show the sessions of each connection to the venue, and how each ended."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    name = feed_of(environment, feed)
+    lines = ask(invocation, environment, lambda views: queries.captures(views, name))
+    if output is Format.JSON:
+        print_json(lines)
+        return
+    print_table(
+        invocation,
+        ["connection", "session", "connected", "ended", "cause", "wire", "channels", ">gaps", ">findings", "url"],
+        [
+            (
+                session.connection,
+                session.session,
+                time_of(session.connected_ns),
+                time_of(session.ended_ns) or "lasts",
+                session.cause,
+                session.wire,
+                ", ".join(sorted({one.channel for one in session.subscriptions})),
+                session.gaps_opened,
+                session.drifts,
+                session.url,
+            )
+            for line in lines
+            for session in line.sessions
+        ],
+        empty=f"no connection of {name} was ever made",
+    )

@@ -1,0 +1,161 @@
+"""`ssmd day`: start, end and show trading days."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ssmd.cli.data import ask
+from ssmd.cli.help_text import examples
+from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
+from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, say, thousands, time_of
+
+if TYPE_CHECKING:
+    from ssmd.domain.trading_day import State
+    from ssmd.projections.days import Day
+    from ssmd.wiring.environment import ResolvedEnvironment
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Start, end and show trading days.")
+
+DateOption = Annotated[
+    str,
+    typer.Option("--date", metavar="DATE", help="YYYY-MM-DD; default: today in the environment's zone.", callback=checked_date),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
+
+
+def _date_of(invocation: Invocation, environment: ResolvedEnvironment, given: str) -> str:
+    from ssmd.wiring.trading_day import today_in  # noqa: PLC0415 - keeps --help quick
+
+    return given or today_in(environment.document.timezone, invocation.clock)
+
+
+def _proceed(ctx: typer.Context, phase: Literal["start", "end"], given: str, reason: str, output: Format) -> None:
+    """Run a procedure on a day, telling each step on stderr; then show where the day stands."""
+    from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.trading_day import day_procedure, end_day, start_day  # noqa: PLC0415
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    date = _date_of(invocation, environment, given)
+
+    async def proceeded() -> State:
+        async with day_procedure(
+            environment, invocation.variables, clock=invocation.clock, random=system_random, actor=invocation.actor(), say=say
+        ) as procedure:
+            return await (start_day if phase == "start" else end_day)(procedure, date, reason)
+
+    state = run(proceeded())
+    if output is Format.JSON:
+        print_json(state)
+    elif state.totals is not None:
+        print_fields(invocation, _totals(state.totals))
+
+
+@app.command("start", epilog=examples("ssmd day start", "ssmd day start --date 2026-05-14 --reason rerun"))
+def start(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Start a trading day: once every component is healthy it is active. Starting an active day does nothing."""
+    _proceed(ctx, "start", date, reason, output)
+
+
+@app.command("end", epilog=examples("ssmd day end"))
+def end(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:
+    """End a trading day: seal and project what is held, then record the totals. Ending a complete day does nothing."""
+    _proceed(ctx, "end", date, reason, output)
+
+
+@app.command("status", epilog=examples("ssmd day status", "ssmd day status --date 2026-05-14 -o json"))
+def status(ctx: typer.Context, date: DateOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show where a trading day stands."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    day = _date_of(invocation, environment, date)
+    found = ask(invocation, environment, lambda views: queries.day_status(views, day))
+    if output is Format.JSON:
+        print_json(found)
+        return
+    fields: list[tuple[str, object]] = [("date", found.date), ("status", found.status)]
+    if found.error:
+        fields.append(("error", found.error))
+    for name, moment, actor, reason in (
+        ("start requested", found.start_requested_ns, found.started_by, found.start_reason),
+        ("active since", found.activated_ns, "", ""),
+        ("end requested", found.end_requested_ns, found.ended_by, found.end_reason),
+        ("complete since", found.completed_ns, "", ""),
+    ):
+        if moment:
+            by = f" by {actor}" if actor else ""
+            fields.append((name, f"{time_of(moment)}{by}{f': {reason}' if reason else ''}"))
+    fields += [
+        (f"{step.phase} step", f"{time_of(step.ts_ns)} {step.step}{f' ({step.detail})' if step.detail else ''}")
+        for step in found.steps
+    ]
+    if found.totals is not None:
+        fields += _totals(found.totals)
+    print_fields(invocation, fields)
+
+
+@app.command("history", epilog=examples("ssmd day history --date 2026-05-14", "ssmd day history -o json"))
+def history(ctx: typer.Context, date: DateOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show who did what on a date, when and why."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    day = _date_of(invocation, environment, date)
+    found = ask(invocation, environment, lambda views: queries.day_history(views, day))
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        invocation,
+        ["time (UTC)", "who", "subject", "what"],
+        [(time_of(line.at_ns), line.actor, line.subject, line.what) for line in found.lines],
+        title=f"{environment.name} {day}: {found.day.status}",
+        empty=f"nothing happened on {day} that the journal knows of",
+    )
+
+
+@app.command("list", epilog=examples("ssmd day list"))
+def list_days(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
+    """List every trading day that was ever asked for."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    days = ask(invocation, invocation.resolve(), queries.days)
+    if output is Format.JSON:
+        print_json(days)
+        return
+    print_table(
+        invocation,
+        ["date", "status", "active since", "complete since", ">frames", ">records", ">gaps", "error"],
+        [_row(day) for day in days],
+        empty="no trading day was ever started",
+    )
+
+
+def _row(day: Day) -> tuple[object, ...]:
+    totals = day.totals
+    counts = (
+        ("", "", "")
+        if totals is None
+        else (thousands(totals.messages), thousands(sum(totals.records.values())), thousands(totals.gaps))
+    )
+    return (day.date, day.status, time_of(day.activated_ns), time_of(day.completed_ns), *counts, day.error)
+
+
+def _totals(totals: object) -> list[tuple[str, object]]:
+    from ssmd.domain.trading_day import Totals  # noqa: PLC0415 - keeps --help quick
+
+    if not isinstance(totals, Totals):
+        return []
+    return [
+        ("frames", thousands(totals.messages)),
+        *((f"records {kind}", thousands(count)) for kind, count in totals.records.items()),
+        ("segments", thousands(totals.segments)),
+        ("bytes", thousands(totals.size_bytes)),
+        ("gaps", thousands(totals.gaps)),
+    ]

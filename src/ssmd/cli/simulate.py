@@ -1,0 +1,85 @@
+"""`ssmd simulate`: a venue of your own on loopback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssmd.cli.help_text import examples
+from ssmd.cli.invocation import invocation_of
+from ssmd.cli.output import Format, OutputOption, print_json_line, say
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Run a venue of your own on loopback."
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Run a venue of your own on loopback."""
+
+
+@app.command(
+    "kalshi",
+    epilog=examples(
+        "ssmd simulate kalshi --seed 7 --markets 50 --port 9700",
+        "ssmd simulate kalshi --capture frames.jsonl.zst --speed 10x",
+    ),
+)
+def kalshi(
+    ctx: typer.Context,
+    capture: Annotated[Path | None, typer.Option("--capture", help="Play this .jsonl or .jsonl.zst, not a model.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the model; default 1.")] = None,
+    markets: Annotated[int | None, typer.Option("--markets", min=1, max=100_000, help="Of the model; default 20.")] = None,
+    speed: Annotated[str, typer.Option("--speed", metavar="1x|Nx|max", help="How fast time goes.")] = "1x",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 = any free one.")] = 0,
+    public_key: Annotated[
+        list[str] | None,
+        typer.Option("--public-key", metavar="ID=FILE", help="Let this key in too (PEM); may be repeated."),
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Check no signature.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Serve Kalshi's REST and WebSocket until interrupted, from a capture or a seeded market model.
+
+    Signatures are checked against a key made for this workspace, and against --public-key.
+    """
+    from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
+    from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415
+    from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415
+    from ssmd.wiring.simulate import own_key, read_public_keys, run_simulator  # noqa: PLC0415
+
+    if capture is not None and (seed is not None or markets is not None):
+        raise typer.BadParameter("--seed and --markets belong to the model, not to --capture")
+    invocation = invocation_of(ctx)
+    keys = read_public_keys(public_key or [])
+    key = None if no_auth else own_key(invocation.workspace, system_random)
+    if key is not None:
+        keys[key.key_id] = key.public_pem
+    config = SimulatorConfig(
+        port=port,
+        capture="" if capture is None else str(capture),
+        speed=speed,
+        seed=1 if seed is None else seed,
+        markets=20 if markets is None else markets,
+        public_keys=keys,
+        require_auth=not no_auth,
+    )
+
+    def started(urls: Mapping[str, str]) -> None:
+        if output is Format.JSON:
+            print_json_line({**urls, "key_id": key.key_id if key else "", "key_file": str(key.path) if key else ""})
+            return
+        for name, url in urls.items():
+            say(f"{name:<10} {url}")
+        if key is not None:
+            say(f"{'key id':<10} {key.key_id}")
+            say(f"{'key':<10} jq -r .private_key {key.path} > key.pem")
+        say("Ctrl-C stops it")
+
+    configure_logging("simulator", invocation.clock, sys.stderr, level="warning")
+    run_simulator(config, invocation.clock, started)
