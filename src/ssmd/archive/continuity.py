@@ -35,7 +35,6 @@ class Unit(NamedTuple, Generic[Content]):
         date: the day it belongs to; day_mark: the day it says is over, "" = none.
         first_seq, last_seq: stream messages it came in.
         message_id: of the last of them.
-        ts_first_ns, ts_last_ns: receive times, of its first and last entry.
         size_bytes: what holding it costs.
         content: what is archived of it.
     """
@@ -51,8 +50,6 @@ class Unit(NamedTuple, Generic[Content]):
     first_seq: int
     last_seq: int
     message_id: str
-    ts_first_ns: int
-    ts_last_ns: int
     size_bytes: int
     content: Content
 

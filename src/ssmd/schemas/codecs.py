@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ssmd.errors import Malformed
 from ssmd.schemas import record_layout as layout
@@ -23,7 +23,16 @@ from ssmd.schemas.record_decoder import read_message
 from ssmd.schemas.record_encoder import RecordEncoder, refusal
 from ssmd.schemas.records import TYPE_OF_KIND, MarketStatus, Quote, Record, Side, SizeMeaning, Trade
 
-__all__ = ["RecordEncoder", "decode_records", "definition", "definition_sha256", "encode_record", "encode_reference"]
+__all__ = [
+    "RecordEncoder",
+    "Survey",
+    "decode_records",
+    "definition",
+    "definition_sha256",
+    "encode_record",
+    "encode_reference",
+    "survey",
+]
 
 SCHEMA_VERSION: Final = 1
 """`schemaVersion` of the packaged definition."""
@@ -41,6 +50,7 @@ MEMBER_OF_KIND: Final = {
 _SEGMENTS_MAX: Final = 512
 _MESSAGE_BYTES_MAX: Final = 1 << 30
 _HEADER_FIELDS: Final = tuple(Trade.__struct_fields__[:11])
+_TS_RECV: Final = struct.Struct("<Q")
 _ENCODER: Final = RecordEncoder()
 
 
@@ -130,6 +140,34 @@ def decode_records(data: bytes) -> Iterator[Record]:
         except UnicodeDecodeError as error:
             raise Malformed(f"message at byte {at}: a text is no UTF-8: {error}") from error
         at += size
+
+
+class Survey(NamedTuple):
+    """What concatenated messages hold, told without decoding them. Times are receive times of the first and last, 0 = none."""
+
+    records: int
+    ts_recv_first_ns: int
+    ts_recv_last_ns: int
+
+
+def survey(data: bytes) -> Survey:
+    """Count the messages in `data`; cheap.
+
+    Raises:
+        Malformed: as `decode_records`, where that can be seen from the outside.
+    """
+    at, end, count = 0, len(data), 0
+    first_ns = last_ns = 0
+    while at < end:
+        size = _message_size(data, at)
+        if data[at + 8 : at + 16] == layout.ROOT and size >= layout.POINTERS_AT:
+            (last_ns,) = _TS_RECV.unpack_from(data, at + 24)
+        else:
+            last_ns = _read_reference(data, at, at + size).ts_recv_ns
+        first_ns = first_ns or last_ns
+        count += 1
+        at += size
+    return Survey(count, first_ns, last_ns)
 
 
 def _message_size(data: bytes, at: int) -> int:
