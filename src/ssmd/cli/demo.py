@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssmd.cli.help_text import examples
-from ssmd.cli.output import Format, OutputOption
+from ssmd.cli.invocation import Invocation, invocation_of, run
+from ssmd.cli.output import Format, OutputOption, duration_of, has_color, print_json, print_table, say, thousands, time_of
+
+if TYPE_CHECKING:
+    from ssmd.projections.queries import GapLine
+    from ssmd.wiring.demo import DemoReport
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+PROGRESS_EVERY = 8
+"""Without a terminal only each so-many-th progress line is shown."""
+
+
+class _Teller:
+    """Tells the demo on stderr; the answers go to stdout."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._bold = ("\x1b[1m", "\x1b[0m") if self._is_terminal and has_color(invocation) else ("", "")
+        self._lines = 0
+        self._has_progress = False
+
+    def step(self, text: str) -> None:
+        self._end_progress()
+        say(f"\n{self._bold[0]}==> {text}{self._bold[1]}")
+
+    def say(self, text: str) -> None:
+        self._end_progress()
+        say(f"    {text}")
+
+    def progress(self, text: str) -> None:
+        self._lines += 1
+        if self._is_terminal:
+            sys.stderr.write(f"\r\x1b[2K    {text}")
+            sys.stderr.flush()
+            self._has_progress = True
+        elif self._lines % PROGRESS_EVERY == 1:
+            say(f"    {text}")
+
+    def _end_progress(self) -> None:
+        if self._has_progress:
+            sys.stderr.write("\n")
+            self._has_progress = False
+
+    def gaps(self, gaps: tuple[GapLine, ...]) -> None:
+        for gap in gaps:
+            until = "and is still open" if gap.end_ns is None else f"to {time_of(gap.end_ns)}"
+            length = "" if gap.end_ns is None else f" ({duration_of(gap.end_ns - gap.start_ns)})"
+            self.say(f"missing from {time_of(gap.start_ns)} {until}{length}, {len(gap.tickers) or 'all'} tickers")
+            self.say(f"because: {gap.cause}; {gap.evidence}")
 
 
 @app.command("demo", epilog=examples("ssmd demo", "ssmd demo --capture frames.jsonl.zst -o json"))
 def demo(
+    ctx: typer.Context,
     capture: Annotated[
         Path | None,
         typer.Option("--capture", help="Capture these frames (.jsonl, .jsonl.zst) instead of a seeded market; kills nothing."),
@@ -23,6 +72,98 @@ def demo(
     output: OutputOption = Format.TABLE,
 ) -> int:
     """Capture a simulated market, kill the connector, name the hole, rebuild the views, show what is held."""
-    from ssmd.wiring.demo import run_demo  # noqa: PLC0415 - keeps --help quick
+    from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
+    from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415
+    from ssmd.wiring.demo import Demo  # noqa: PLC0415
 
-    return run_demo(capture=capture, keep=keep, output=output.value)
+    invocation = invocation_of(ctx)
+    configure_logging("demo", invocation.clock, sys.stderr, level="warning")
+    directory = keep if keep is not None else invocation.workspace.state / "demo"
+    staged = Demo(invocation.variables, invocation.clock, system_random, _Teller(invocation))
+    report = run(staged.run(directory, capture))
+    if output is Format.JSON:
+        print_json(report)
+    else:
+        _show(invocation, report)
+    return 1 if report.is_rebuilt_equal is False else 0
+
+
+def _show(invocation: Invocation, report: DemoReport) -> None:
+    answers = report.answers
+    for history in answers.history:
+        print_heading(f"What happened on {history.day.date} (ssmd day history)")
+        print_table(
+            invocation,
+            ["time (UTC)", "who", "subject", "what"],
+            [(time_of(line.at_ns), line.actor, line.subject, line.what) for line in history.lines],
+        )
+    print_heading("What there is (ssmd data inventory)")
+    print_table(
+        invocation,
+        ["date", "type", "kind", "status", ">segments", ">records", ">bytes", "first received", "last received"],
+        [
+            (
+                line.date,
+                line.type,
+                line.kind,
+                line.status,
+                thousands(line.segments),
+                thousands(line.records),
+                thousands(line.size_bytes),
+                time_of(line.ts_recv_first_ns),
+                time_of(line.ts_recv_last_ns),
+            )
+            for line in answers.inventory
+        ],
+    )
+    print_heading("What is missing (ssmd data gaps)")
+    print_table(
+        invocation,
+        ["from", "to", ">length", ">tickers", "cause", "evidence"],
+        [
+            (
+                time_of(gap.start_ns),
+                "open" if gap.end_ns is None else time_of(gap.end_ns),
+                "" if gap.end_ns is None else duration_of(gap.end_ns - gap.start_ns),
+                len(gap.tickers) or "all",
+                gap.cause,
+                gap.evidence,
+            )
+            for gap in answers.gaps
+        ],
+        empty="no known gap",
+    )
+    _show_where(report)
+
+
+def _show_where(report: DemoReport) -> None:
+    """Where to look next, as commands to paste."""
+    raw = next((one.path for one in report.segments if one.path.endswith(".jsonl.zst")), "")
+    book = next((one.path for one in report.segments if "/book/" in one.path), "")
+    workspace = Path(report.workspace)
+    shown = workspace.relative_to(Path.cwd()) if workspace.is_relative_to(Path.cwd()) else workspace
+    print_heading("Where to look")
+    lines = [
+        f"ssmd --workspace {shown} day history",
+        f"ssmd --workspace {shown} data gaps --feed kalshi",
+        f"ssmd --workspace {shown} journal show",
+    ]
+    if raw:
+        lines.append(f"zstdcat {_short(raw)} | jq .frame")
+    if book:
+        lines.append(f"zstdcat {_short(book)} | capnp decode exchanges/schemas/market.capnp Record")
+    for line in lines:
+        sys.stdout.write(f"  {line}\n")
+    if report.is_rebuilt_equal is not None:
+        verdict = "the same answers" if report.is_rebuilt_equal else "DIFFERENT answers"
+        sys.stdout.write(f"\nThe cache and all manifests were deleted and rebuilt from the journal: {verdict}.\n")
+
+
+def print_heading(text: str) -> None:
+    """A heading between tables."""
+    sys.stdout.write(f"\n{text}\n\n")
+
+
+def _short(path: str) -> str:
+    given = Path(path)
+    return str(given.relative_to(Path.cwd())) if given.is_relative_to(Path.cwd()) else path

@@ -57,6 +57,11 @@ class Recorder:
         self._first_ts_ns = 0
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
 
+    @property
+    def is_gathering(self) -> bool:
+        """Whether entries wait for their block to be written."""
+        return bool(self._packed)
+
     def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int) -> None:
         """Go on behind entry `last_n` of a session that another process began; before anything is recorded."""
         self.last_n = last_n

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypedDict
 from urllib.parse import urlsplit
 
 from ssmd.application.handler import Application
@@ -18,7 +19,10 @@ from ssmd.wiring.backends import open_journal, open_rows_store, open_storage, op
 from ssmd.wiring.environment import ResolvedEnvironment
 
 if TYPE_CHECKING:
+    from ssmd.archive.storage import Storage
     from ssmd.exchanges.kalshi.signing import PrivateKey
+    from ssmd.registry.documents import ArchiveSettings
+    from ssmd.streams.transport import Transport
 
 KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
 
@@ -134,11 +138,46 @@ async def _connector(parts: Parts) -> Component:
 
 
 async def _raw_archiver(parts: Parts) -> Component:
-    raise NotImplementedError
+    from ssmd.services.raw_archiver import RawArchiver  # noqa: PLC0415 - a component imports what it uses
+
+    return RawArchiver(parts.environment.name, parts.environment.document.feed, **await _archiver(parts, "raw-archiver"))
 
 
 async def _normalized_archiver(parts: Parts) -> Component:
-    raise NotImplementedError
+    from ssmd.services.normalized_archiver import NormalizedArchiver  # noqa: PLC0415 - a component imports what it uses
+
+    environment = parts.environment
+    return NormalizedArchiver(environment.name, environment.document.feed, **await _archiver(parts, "normalized-archiver"))
+
+
+class _ArchiverParts(TypedDict):
+    instance: str
+    transport: Transport
+    storage: Storage
+    application: Application
+    clock: Clock
+    random: RandomBytes
+    spool: Path
+    settings: ArchiveSettings
+
+
+async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
+    """What both archivers are made of."""
+    environment = parts.environment
+    transport = await open_transport(environment, parts.variables)
+    parts.stack.push_async_callback(transport.close)
+    journal = await open_journal(environment, parts.variables)
+    parts.stack.push_async_callback(journal.close)
+    return {
+        "instance": "main",
+        "transport": transport,
+        "storage": open_storage(environment),
+        "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config),
+        "clock": parts.clock,
+        "random": parts.random,
+        "spool": environment.directory / "spool" / component,
+        "settings": environment.document.archive,
+    }
 
 
 async def _projector(parts: Parts) -> Component:
@@ -154,7 +193,21 @@ async def _projector(parts: Parts) -> Component:
 
 
 async def _gateway(parts: Parts) -> Component:
-    raise NotImplementedError
+    from ssmd.gateway.app import GatewayService  # noqa: PLC0415 - a component imports what it uses
+
+    environment = parts.environment
+    transport = await open_transport(environment, parts.variables)
+    parts.stack.push_async_callback(transport.close)
+    settings = environment.document.gateway
+    running = environment.run.endpoints.gateway_url if environment.run is not None else ""
+    return GatewayService(
+        transport,
+        env=environment.name,
+        feed=environment.document.feed,
+        host=settings.host,
+        port=urlsplit(running).port or settings.port if running else settings.port,
+        clock=parts.clock,
+    )
 
 
 _BUILDERS: Final[Mapping[str, Callable[[Parts], Awaitable[Component]]]] = {

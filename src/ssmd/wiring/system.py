@@ -52,6 +52,10 @@ class LocalSystem:
     async def __aenter__(self) -> Self:
         try:
             await self._start()
+        except BaseExceptionGroup as group:
+            await self._stop()
+            first, *_ = _leaves(group)
+            raise first from None
         except BaseException:
             await self._stop()
             raise
@@ -80,8 +84,11 @@ class LocalSystem:
             await self.supervisor.start(spec_of(server))
         self._publish()
         await apply_streams(self.environment, self.variables)
-        for kind in self._kinds():
-            await self._start_component(kind)
+        # What consumes comes before what produces; all of it at once, because most of a start is waiting.
+        async with asyncio.TaskGroup() as group:
+            for kind in self._consumers():
+                group.create_task(self._start_component(kind))
+        await self._start_component("connector")
         self._publish()
 
     async def _prepare_servers(self) -> dict[str, PreparedServer]:
@@ -120,10 +127,10 @@ class LocalSystem:
             gateway_url=f"http://{gateway.host}:{gateway_port}",
         )
 
-    def _kinds(self) -> list[str]:
-        """Components in the order they start: what consumes comes before what produces."""
+    def _consumers(self) -> list[str]:
+        """All components but the connector."""
         simulator = ["simulator"] if self.environment.uses_simulator else []
-        return [*simulator, "projector", "raw-archiver", "normalized-archiver", "gateway", "connector"]
+        return [*simulator, "projector", "raw-archiver", "normalized-archiver", "gateway"]
 
     def instance_of(self, kind: str) -> str:
         """The instance name of a component of this system."""
@@ -205,6 +212,14 @@ class LocalSystem:
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise Unavailable(f"the connector captures nothing after {CAPTURING_WITHIN_S:g} s: {reason}") from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions in a group, those of a failed part before the cancellations that followed."""
+    found = [
+        leaf for error in group.exceptions for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+    return sorted(found, key=lambda error: isinstance(error, asyncio.CancelledError))
 
 
 async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> list[topology.Difference]:

@@ -27,7 +27,7 @@ from ssmd.services.connector.tape_follower import Names, TapeFollower
 from ssmd.services.connector.venue import Venue
 from ssmd.services.connector.venue_socket import Ending, VenueSocket
 from ssmd.streams.backoff import backoff_s
-from ssmd.streams.publisher import OrderedPublisher
+from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
@@ -96,6 +96,7 @@ class ConnectorService:
         self._facts: FactJournal | None = None
         self._trouble = "not connected yet"
         self._frames = 0
+        self._written = NOWHERE
         self._sessions = 0
 
     # The life of the component
@@ -303,7 +304,8 @@ class ConnectorService:
             if self._socket is not None:
                 self._socket.abort("tape-full", error.message)
 
-    def _on_block(self, _block: TapeBlock) -> None:
+    def _on_block(self, block: TapeBlock) -> None:
+        self._written = EntryPlace(block.header.session, block.header.last_n)
         if self._follower is not None:
             self._follower.wake()
 
@@ -343,6 +345,7 @@ class ConnectorService:
             "sessions": self._sessions,
             "session": self._recorder.session if self._recorder else 0,
             "entries": self._recorder.last_n if self._recorder else 0,
+            "unacked": int(publisher.acked < self._written or bool(self._recorder and self._recorder.is_gathering)),
             "acked_session": publisher.acked.session,
             "acked_n": publisher.acked.n,
             "tape_bytes": self._tape.size_bytes if self._tape else 0,
