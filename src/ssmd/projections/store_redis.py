@@ -131,9 +131,15 @@ class RedisRowStore:
         return await self._translated(cast("Awaitable[Any]", call), projection)
 
     async def _translated(self, call: Awaitable[Any], what: str) -> Any:
+        task = asyncio.current_task()
+        cancels = 0 if task is None else task.cancelling()
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await call
+                result = await call
+                if task is not None and task.cancelling() > cancels:
+                    # The driver can lose a cancellation that meets an answer (asyncio.wait_for before Python 3.12).
+                    raise asyncio.CancelledError
+                return result
         except ResponseError as error:
             text = str(error)
             if _CONFLICT in text:

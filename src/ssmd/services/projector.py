@@ -129,7 +129,7 @@ class ProjectorService:
                 self._moved.set()
                 while await self._moved.wait():
                     self._moved.clear()
-                    if self.position >= head and self._are_manifests_written():
+                    if self.position >= head and self._are_manifests_written() and await self._holds(head):
                         return
         except TimeoutError:
             raise Unavailable(
@@ -168,6 +168,7 @@ class ProjectorService:
         if folders is None:
             return
         self._failure = ""
+        self._moved.set()
         # Whatever ended the last session may have come between a commit and its manifests.
         self._is_reconciled = self._sink is None
         queue: asyncio.Queue[Batch | SsmdError] = asyncio.Queue(_QUEUED_BATCHES_MAX)
@@ -181,9 +182,7 @@ class ProjectorService:
             while (batch := await self._next(queue)) is not None:
                 await self._fold(folders, batch)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
         await self._write_last_manifests()
 
     async def _open(self) -> list[Folder]:
@@ -226,12 +225,13 @@ class ProjectorService:
             await asyncio.sleep(self._settings.head_s)
             try:
                 self._head = await self._journal.head()
-                stamp = await self._store.current(self._projections[0].name)
+                found = await self._positions()
             except SsmdError as error:
                 await queue.put(error)
                 return
-            if stamp is None:
-                await queue.put(Unavailable(f"the cache lost projection {self._projections[0].name}"))
+            lost = [projection.name for projection in self._projections if projection.name not in found]
+            if lost:
+                await queue.put(Unavailable(f"the cache lost {', '.join(lost)}"))
                 return
 
     async def _next(self, queue: asyncio.Queue[Batch | SsmdError]) -> list[RecordedEvent | PoisonEvent] | None:
@@ -328,6 +328,11 @@ class ProjectorService:
         found = {projection.name: await self._store.current(projection.name) for projection in self._projections}
         return {name: stamp for name, stamp in found.items() if stamp is not None}
 
+    async def _holds(self, head: int) -> bool:
+        """Whether the store itself says that every view is at `head`: it may have been emptied since."""
+        found = await self._positions()
+        return len(found) == len(self._projections) and all(stamp.position >= head for stamp in found.values())
+
     async def _until_stop(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of `work`; None when `stop` came first, with `work` cancelled."""
         task = asyncio.create_task(work)
@@ -336,11 +341,20 @@ class ProjectorService:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            for one in (task, stop):
-                one.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
+            await _end([task, stop])
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` and wait until they are over."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        # Said again until heard: before Python 3.12 a cancellation can be lost in a driver's asyncio.wait_for.
+        _, waiting = await asyncio.wait(waiting, timeout=0.5)
+    await asyncio.gather(*tasks, return_exceptions=True)
