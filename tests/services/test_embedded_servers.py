@@ -92,9 +92,9 @@ async def test_a_port_lost_between_look_and_bind_is_chosen_anew(tmp_path: Path, 
         listener.bind((LOOPBACK, 0))
         listener.listen()
         taken = listener.getsockname()[1]
-        choose = embedded_servers._port
+        choose = embedded_servers.usable_port
         answers = iter([taken])
-        monkeypatch.setattr(embedded_servers, "_port", lambda port: next(answers, None) or choose(port))
+        monkeypatch.setattr(embedded_servers, "usable_port", lambda port: next(answers, None) or choose(port))
         server = await start_cache(tmp_path / "cache")
         try:
             assert server.port != taken
