@@ -1,0 +1,218 @@
+"""Blocks in order to sealed segments: spool, upload, seal, each step repeatable after a kill.
+
+A connection has one open segment at a time. It is cut where content says so (size, day, day-mark, what the intake can
+put into one segment), or where a plan says so that was journaled before the upload: so a restart makes the same files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ssmd.application.handler import Application
+from ssmd.archive import crash_points
+from ssmd.archive.continuity import Unit
+from ssmd.archive.storage import Storage
+from ssmd.clock import Clock
+from ssmd.domain import archive
+from ssmd.errors import Unavailable
+from ssmd.registry.documents import ArchiveSettings
+from ssmd.services.archive_intake import Intake
+from ssmd.services.archive_positions import Positions, Sealed
+from ssmd.services.open_segment import FinishedFile, OpenSegment
+from ssmd.services.patience import Patience
+
+
+class Sealer:
+    """See the module.
+
+    Attributes:
+        positions: what is sealed, as far as this process knows.
+        incarnation: of the stream that is read.
+        segments: connection -> its open segment.
+        sealed, records: how many segments, and lines or messages in them, this process has sealed.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        actor: str,
+        feed: str,
+        intake: Intake,
+        *,
+        storage: Storage,
+        application: Application,
+        clock: Clock,
+        spool: Path,
+        settings: ArchiveSettings,
+        patience: Patience,
+        crash_point: crash_points.CrashPoint,
+        log: Any,
+    ) -> None:
+        self._instance = instance
+        self._actor = actor
+        self._feed = feed
+        self._intake = intake
+        self._storage = storage
+        self._application = application
+        self._clock = clock
+        self._spool = spool
+        self._settings = settings
+        self._patience = patience
+        self._crash_point = crash_point
+        self._log = log
+        self._epochs: dict[tuple[str, str], int] = {}
+        self._spooled = 0
+        self.positions = Positions()
+        self.incarnation = ""
+        self.segments: dict[str, OpenSegment] = {}
+        self.sealed = 0
+        self.records = 0
+
+    async def write(self, unit: Unit[Any], *, may_cut: bool) -> None:
+        """Add the connection's next block; cut before or behind it where its content, or a plan, says so.
+
+        Args:
+            may_cut: a cut by size or plan may come now: nothing from before this block is still waited for.
+
+        Raises:
+            Unavailable: the spool cannot be written, or a backend did not answer until patience ended.
+            Rejected: "archive-fenced".
+            Conflict: storage holds another object at a segment's key.
+        """
+        segment = self.segments.get(unit.connection)
+        if segment is not None and not (
+            segment.date == unit.date
+            and self._intake.fits(segment.encoder, unit)
+            and (segment.cut_after == 0 or unit.last_seq <= segment.cut_after)
+        ):
+            await self.seal(segment)
+            segment = None
+        if segment is None:
+            segment = await self._open(unit)
+        segment.add(unit, self._intake.pieces(segment.encoder, unit))
+        segment.touched_ns = self._clock.monotonic_ns()
+        if segment.wants_spill:
+            await segment.spill()
+            self._crash_point(crash_points.AFTER_SPOOL_WRITE)
+        is_cut = segment.content_bytes >= self._settings.segment_bytes or segment.last_seq == segment.cut_after
+        if (is_cut and may_cut) or unit.day_mark == segment.date:
+            await self.seal(segment)
+        if unit.day_mark:
+            await self._complete(unit.connection, unit.day_mark)
+
+    async def _open(self, unit: Unit[Any]) -> OpenSegment:
+        key = unit.connection, unit.date
+        state = self.positions.partitions.get(key, archive.State())
+        if key not in self._epochs:
+            epoch = state.epoch + 1
+            await self._command(key, archive.OpenPartition(epoch, self._instance))
+            self._epochs[key] = epoch
+            state = self.positions.partitions[key]
+        sealed = self.positions.connections.get(unit.connection, Sealed())
+        is_same = sealed.incarnation == self.incarnation
+        planned = state.planned
+        cut_after = 0
+        if planned is not None and planned.incarnation == self.incarnation and planned.last_seq >= unit.last_seq:
+            cut_after = planned.last_seq
+        self._spooled += 1
+        segment = self.segments[unit.connection] = OpenSegment(
+            self._spool / f"{self._spooled:08}",
+            self._settings.zstd_level,
+            connection=unit.connection,
+            date=unit.date,
+            first_seq=max(unit.first_seq, sealed.last_seq + 1 if is_same else 0),
+            cut_after=cut_after,
+            encoder=self._intake.encoder(unit),
+        )
+        return segment
+
+    async def seal(self, segment: OpenSegment, planned: str = "") -> None:
+        """Finish, upload, seal. `planned`: why it is cut here although content does not ask for it."""
+        key = segment.connection, segment.date
+        if planned:
+            plan = archive.PlanSegment(self._epochs[key], self.incarnation, segment.first_seq, segment.last_seq, planned)
+            await self._command(key, plan)
+        finished = await segment.finish()
+        self._crash_point(crash_points.AFTER_SPOOL_WRITE)
+        self._crash_point(crash_points.BEFORE_UPLOAD)
+        files = tuple([await self._upload(segment, file) for file in finished])
+        self._crash_point(crash_points.AFTER_UPLOAD_BEFORE_SEAL)
+        sessions = tuple(
+            archive.SessionReached(session, last_n, self._intake.newline(segment.encoder, session))
+            for session, last_n in sorted(segment.sessions.items())
+        )
+        seal = archive.SealSegment(
+            self._epochs[key],
+            self.incarnation,
+            segment.first_seq,
+            segment.last_seq,
+            segment.message_id,
+            files,
+            sessions,
+        )
+        await self._command(key, seal)
+        self.positions.sealed(segment.connection, seal)
+        self._crash_point(crash_points.AFTER_SEAL)
+        del self.segments[segment.connection]
+        await segment.discard()
+        self.sealed += 1
+        self.records += sum(file.records for file in files)
+        self._log.info("sealed", connection=segment.connection, date=segment.date, files=len(files), last_seq=segment.last_seq)
+
+    async def _upload(self, segment: OpenSegment, file: FinishedFile) -> archive.SegmentFile:
+        object_key = self._intake.key(segment, file.kind, self.incarnation)
+        await self._patience.until_answered("storage", lambda: self._storage.put_file(object_key, file.path))
+        facts = file.facts
+        return archive.SegmentFile(
+            object_key,
+            file.kind,
+            facts.size_bytes,
+            facts.sha256,
+            facts.content_bytes,
+            facts.content_sha256,
+            facts.records,
+            facts.ts_recv_first_ns,
+            facts.ts_recv_last_ns,
+        )
+
+    async def _complete(self, connection: str, date: str) -> None:
+        await self._command((connection, date), archive.CompletePartition("day-mark"))
+
+    async def _command(self, key: tuple[str, str], command: archive.ArchiveCommand) -> None:
+        connection, date = key
+        parts = (self._feed, date, self._intake.data_type, connection)
+        handled = await self._patience.until_answered(
+            "journal", lambda: self._application.handle(archive.DECIDER, parts, command, actor=self._actor)
+        )
+        self.positions.connections.setdefault(connection, Sealed())
+        self.positions.partitions[key] = handled.state
+
+    def idle(self) -> list[OpenSegment]:
+        """Segments that nothing was added to for the time after which they are to be cut."""
+        before_ns = self._clock.monotonic_ns() - int(self._settings.idle_seconds * 1e9)
+        return [segment for segment in self.segments.values() if segment.touched_ns <= before_ns]
+
+    async def abandon(self) -> None:
+        """Forget what is open; it is still on the stream."""
+        segments, self.segments = self.segments, {}
+        for segment in segments.values():
+            await segment.discard()
+
+    async def clear_spool(self) -> None:
+        """Make the spool, and remove what a killed process left there.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        try:
+            await asyncio.to_thread(self._clear_spool)
+        except OSError as error:
+            raise Unavailable(f"spool {self._spool}: {error.strerror}", mend="make the directory writable") from error
+
+    def _clear_spool(self) -> None:
+        self._spool.mkdir(parents=True, exist_ok=True)
+        for leftover in self._spool.iterdir():
+            if leftover.is_file():
+                leftover.unlink()
