@@ -80,7 +80,11 @@ def _status(given: list[str], *, debug: bool) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return OK
-    except SystemExit as error:  # completion ends so
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer's own answer to a reader that left
+            _silence_stdout()
+            return OK
+        # Completion ends so.
         return error.code if isinstance(error.code, int) else TROUBLE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge: every error becomes a message and a status
         return _usage_status(error) if _is_usage(error) else tell(error, debug=debug)
