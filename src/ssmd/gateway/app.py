@@ -12,6 +12,7 @@ from starlette.routing import WebSocketRoute
 
 from ssmd.clock import Clock
 from ssmd.errors import SsmdError, Unavailable
+from ssmd.gateway.assembly import HOLD_NS
 from ssmd.gateway.feed_reader import FeedReader
 from ssmd.gateway.hub import CloseReason, Hub, HubLimits
 from ssmd.gateway.market_state import MarketState
@@ -27,12 +28,18 @@ DRAIN_S: Final = 5
 
 
 class GatewayLimits(NamedTuple):
-    """All bounds of a gateway in one place."""
+    """All bounds of a gateway in one place.
+
+    Attributes:
+        hold_ns: how long a hole in the stream may wait for its filling.
+        drain_s: how long clients may take to read their last frames when the gateway stops.
+    """
 
     markets_max: int = 100_000
     trades_max: int = 500
     hub: HubLimits = HubLimits()
     connection: ConnectionLimits = ConnectionLimits()
+    hold_ns: int = HOLD_NS
     drain_s: int = DRAIN_S
 
 
@@ -86,7 +93,7 @@ class GatewayService:
         self._limits = limits
         self.state = MarketState(feed, markets_max=limits.markets_max, trades_max=limits.trades_max)
         self.hub = Hub(self.state, limits.hub)
-        self.reader = FeedReader(transport, env, self.state, self.hub, clock)
+        self.reader = FeedReader(transport, env, self.state, self.hub, clock, hold_ns=limits.hold_ns)
         self._stopping = asyncio.Event()
         self.started = asyncio.Event()
         self.url = ""

@@ -8,10 +8,12 @@ the limit it is released with the hole named.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, decode_mark
 from ssmd.streams.transport import StreamMessage
+
+HOLD_NS: Final = 5_000_000_000
 
 
 class ReadyBlock(NamedTuple):
@@ -67,7 +69,7 @@ class BlockAssembler:
         messages_max: messages held in all, at most; past it the oldest hole of the connection at hand is given up.
     """
 
-    def __init__(self, *, hold_ns: int = 5_000_000_000, messages_max: int = 50_000) -> None:
+    def __init__(self, *, hold_ns: int = HOLD_NS, messages_max: int = 50_000) -> None:
         self._hold_ns = hold_ns
         self._messages_max = messages_max
         self._lines: dict[str, _Line] = {}

@@ -9,7 +9,7 @@ import structlog
 
 from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, Unavailable
-from ssmd.gateway.assembly import BlockAssembler, ReadyBlock
+from ssmd.gateway.assembly import HOLD_NS, BlockAssembler, ReadyBlock
 from ssmd.gateway.hub import CloseReason, Hub
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.codecs import decode_records
@@ -36,13 +36,16 @@ class FeedReader:
     from its start, after the state has been emptied and the clients told.
     """
 
-    def __init__(self, transport: Transport, env: str, state: MarketState, hub: Hub, clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, env: str, state: MarketState, hub: Hub, clock: Clock, *, hold_ns: int = HOLD_NS
+    ) -> None:
         self._transport = transport
         self._env = env
         self._state = state
         self._hub = hub
         self._clock = clock
-        self._assembler = BlockAssembler()
+        self._hold_ns = hold_ns
+        self._assembler = BlockAssembler(hold_ns=hold_ns)
         self._log = structlog.get_logger("ssmd.gateway").bind(env=env, feed=state.feed)
         self.position = 0
         """Sequence of the last message read."""
@@ -178,7 +181,7 @@ class FeedReader:
         self._log.warning("the market stream began anew", error=why, position=self.position)
         self._hub.close_all(STREAM_RESET, resume_from=0)
         self._state.reset()
-        self._assembler = BlockAssembler()
+        self._assembler = BlockAssembler(hold_ns=self._hold_ns)
         self.position = self.stream_last = 0
         self.is_caught_up = False
         self.resets += 1
@@ -193,6 +196,7 @@ class FeedReader:
             self.stream_last = (await self._transport.state("market")).last_seq
         except Unavailable:
             return
+        self.is_caught_up = self.is_caught_up or self.position >= self.stream_last
 
     @property
     def lag_messages(self) -> int:

@@ -133,7 +133,7 @@ class Ack(Control, frozen=True, tag="ack"):
 
     Attributes:
         tickers, kinds: what the command concerned.
-        snapshots: snapshots of current books that follow because of it.
+        snapshots: books this command makes a snapshot follow for; one snapshot may answer several commands.
         stream_seq: the gateway's position when it was done.
     """
 
