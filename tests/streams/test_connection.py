@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.services.embedded_servers import start_nats
+from ssmd.services.embedded_servers import find_nats_server, start_nats
 from ssmd.streams.connection import ApiRefused, Connection, redacted
 
 
@@ -42,6 +43,53 @@ async def test_no_url_is_misconfigured(url: str) -> None:
     with pytest.raises(Misconfigured, match="not the url of a NATS server") as raised:
         await Connection.open(url, name="test", timeout_s=0.2)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("greeting", [b"", b'INFO {"server_id":"x","version":"2.15.1","max_payload":1000}\r\n'])
+async def test_a_server_that_hangs_up_is_unavailable(greeting: bytes) -> None:
+    gone: list[asyncio.Event] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gone.append(asyncio.Event())
+        if greeting:
+            writer.write(greeting)
+            await reader.readline()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        gone[-1].set()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    with pytest.raises(Unavailable, match="no NATS server"):
+        await Connection.open(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}", name="test", timeout_s=5)
+    listening.close()
+    await listening.wait_closed()
+    assert gone
+    for one in gone:
+        await one.wait()
+
+
+async def test_a_wrong_password_is_misconfigured(tmp_path: Path) -> None:
+    port = _free_port()
+    config = tmp_path / "nats.conf"
+    config.write_text(f'listen: "127.0.0.1:{port}"\nauthorization {{ user: me, password: hunter2 }}\n')
+    server = await asyncio.create_subprocess_exec(find_nats_server(), "-c", config, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    connection = await Connection.open(f"nats://me:hunter2@127.0.0.1:{port}", name="test", timeout_s=5)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+        await connection.close()
+        for url in (f"nats://me:wrong@127.0.0.1:{port}", f"nats://127.0.0.1:{port}"):
+            with pytest.raises(Misconfigured, match="does not let us in") as raised:
+                await Connection.open(url, name="test", timeout_s=5)
+            assert "wrong" not in str(raised.value)
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 async def test_requests_fail_when_the_server_dies_not_at_their_deadline(tmp_path: Path) -> None:

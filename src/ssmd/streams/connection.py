@@ -100,14 +100,14 @@ class Connection:
         try:
             async with asyncio.timeout(timeout_s):
                 await connection._connect(servers, timeout_s, pending_size)
-        except nats.errors.AuthorizationError as error:
-            await connection.abandon()
-            raise Misconfigured(
-                f"{connection.url}: {error}", mend="check the url, user and password of this server in the environment"
-            ) from error
         except (OSError, nats.errors.Error) as error:
             await connection.abandon()
             why = str(error) or type(error).__name__
+            if "authorization" in why.lower():
+                raise Misconfigured(
+                    f"the NATS server at {connection.url} does not let us in: {why}",
+                    mend="check the user and password of this server's url in the environment",
+                ) from error
             raise Unavailable(f"no NATS server at {connection.url} within {timeout_s:g} s: {why}") from error
         except BaseException:
             await connection.abandon()
@@ -127,6 +127,9 @@ class Connection:
             error_cb=self._on_error,
             closed_cb=self._on_closed,
         )
+        if not self.client.is_connected:
+            # nats-py takes the end of the stream, where the server's first PONG was to come, for a success.
+            raise nats.errors.UnexpectedEOF
         self._inbox = self.client.new_inbox()
         await self.client.subscribe(f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0)
 
@@ -273,6 +276,7 @@ class Connection:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.client.close()
+                await self._until_closed()
         except (OSError, nats.errors.Error):
             await self.abandon()
         self._mark_lost()
@@ -285,14 +289,26 @@ class Connection:
         client: Any = self.client
         client._pending = []  # noqa: SLF001 - see above
         client._pending_data_size = 0  # noqa: SLF001 - see above
-        writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - see above
-        if writer is not None:
-            writer.transport.abort()
-        if client._transport is None:  # noqa: SLF001 - a client that never connected cannot be closed
+        writer = self._writer()
+        if writer is None:
             return
+        writer.transport.abort()
         with suppress(OSError, nats.errors.Error):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await client.close()
+                await self._until_closed()
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        transport: Any = getattr(self.client, "_transport", None)
+        writer: asyncio.StreamWriter | None = getattr(transport, "_io_writer", None)
+        return writer
+
+    async def _until_closed(self) -> None:
+        """A client that had begun to close by itself says it is closed before its socket is."""
+        writer = self._writer()
+        if writer is not None:
+            writer.close()
+            await writer.wait_closed()
 
 
 def checked(data: bytes, what: str) -> dict[str, Any]:
