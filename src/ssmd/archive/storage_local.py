@@ -57,21 +57,21 @@ class LocalStorage:
 
     async def list(self, prefix: str = "") -> AsyncIterator[str]:
         names = self._names(prefix)
-        while batch := await self._run("", lambda: [key for key, _ in zip(names, range(_LIST_BATCH), strict=False)]):
+        while batch := await self._run(None, lambda: [key for key, _ in zip(names, range(_LIST_BATCH), strict=False)]):
             for key in batch:
                 yield key
 
     async def delete(self, key: str) -> None:
         await self._run(key, lambda: self._delete(key))
 
-    async def _run(self, key: str, work: Callable[[], Answer]) -> Answer:
-        if key:
+    async def _run(self, key: str | None, work: Callable[[], Answer]) -> Answer:
+        if key is not None:
             check_key(key)
         try:
             return await asyncio.to_thread(work)
         except OSError as error:
             raise Unavailable(
-                f"archive directory {self._root}: {key}: {error.strerror or error}",
+                f"archive directory {self._root}: {key or 'listing'}: {error.strerror or error}",
                 mend=f"make {self._root} a directory this user can write, with room",
             ) from error
 
