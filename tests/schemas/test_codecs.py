@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -210,3 +212,34 @@ def test_importing_the_codecs_imports_no_capnp_and_using_them_leaves_no_hook() -
         "c._schema(); assert sys.meta_path == before, sys.meta_path"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.needs_tool("capnp")
+@pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: KIND_OF[type(record)])
+def test_debians_capnp_reads_every_kind(record: Record, tmp_path: Path) -> None:
+    definition = tmp_path / "market.capnp"
+    definition.write_bytes(codecs.definition())
+    command = ["capnp", "convert", "binary:json", str(definition), "Record"]
+    found = subprocess.run(command, input=encode_record(record) * 2, capture_output=True, check=True, timeout=30)
+    first, second = json.loads("[" + found.stdout.decode().replace("}\n{", "},{").replace("}{", "},{") + "]")
+    assert first == second
+    assert (first["feed"], first["ticker"], first["n"]) == (record.feed, record.ticker, str(record.n))
+    member = codecs.MEMBER_OF_KIND[KIND_OF[type(record)]]
+    fields = [codecs._CAMEL[name] for name in record.__struct_fields__[11:]]
+    assert sorted(first[member]) == sorted(fields)
+    named = {name: getattr(record, name) for name in record.__struct_fields__[11:]}
+    texts = {codecs._CAMEL[name]: value for name, value in named.items() if isinstance(value, str)}
+    assert {name: first[member][name] for name in texts} == texts
+
+
+@given(st.lists(any_record, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_a_survey_tells_what_decoding_would(written: list[Record]) -> None:
+    data = b"".join(map(encode_record, written))
+    times = [record.ts_recv_ns for record in written]
+    assert codecs.survey(data)[0] == len(written)
+    if all(times) and times:
+        assert codecs.survey(data) == (len(written), times[0], times[-1])
+    if data:
+        with pytest.raises(Malformed, match="is cut"):
+            codecs.survey(data[:-1])

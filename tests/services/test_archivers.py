@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random as seeded
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.keys import parse_segment
-from ssmd.archive.segment import read_content, split_lines
+from ssmd.archive.segment import read_content, read_file, split_lines
 from ssmd.archive.storage import Storage
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.archive.storage_memory import MemoryStorage
@@ -24,6 +25,7 @@ from ssmd.domain.archive import ArchiveEvent, SegmentSealed
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Rejected
 from ssmd.registry.documents import ArchiveSettings
+from ssmd.schemas import codecs
 from ssmd.schemas.blocks import NO_DIGEST, Entry, EntryKind, encode_body, pack_entry
 from ssmd.schemas.codecs import decode_records, encode_record
 from ssmd.schemas.control import Connected, DayMark, Disconnected, encode_fact
@@ -628,3 +630,45 @@ async def test_another_version_of_the_mapper_gets_files_of_its_own(world: World)
     mappers = {parse_segment(key).shelf.mapper async for key in world.storage.list("normalized/")}
     assert mappers == {1, 2}
     assert len(await world.check_seals("normalized")) == 2
+
+
+@pytest.mark.needs_tool("capnp")
+async def test_debians_capnp_reads_a_normalized_segment(world: World, tmp_path: Path) -> None:
+    feeder = Feeder()
+    seed_day(world, feeder, 5)
+    await world.archive("normalized")
+    definition = tmp_path / "market.capnp"
+    definition.write_bytes(codecs.definition())
+    content = await world.content("normalized")
+    for (kind, _), data in content.items():
+        command = ["capnp", "decode", "--short", str(definition), "Record"]
+        found = subprocess.run(command, input=data, capture_output=True, check=True, timeout=30)
+        ns = [int(line.split(b" n = ")[1].split(b",")[0]) for line in found.stdout.splitlines()]
+        assert ns == [record.n for record in feeder.records if KIND_OF[type(record)] == kind]
+
+
+async def test_a_genuine_capture_is_archived_text_for_text(world: World, shared_dir: Path) -> None:
+    capture = shared_dir / "captures" / "kalshi-btc15m-2026-05-14.jsonl.zst"
+    if not capture.exists():
+        pytest.skip(f"no {capture.name} beside the checkout")
+    texts: dict[str, list[bytes]] = {}
+    feeder = Feeder()
+    frames = list(read_lines(split_lines(read_file(capture))))
+    at = 0
+    while at < len(frames):
+        conn = frames[at].connection
+        batch = [line for line in frames[at : at + 100] if line.connection == conn]
+        if conn not in texts:
+            world.publish(feeder.connect()[:1])
+        feeder.ts = batch[0].entry.ts_recv_ns
+        texts.setdefault(conn, []).extend(line.entry.payload for line in batch)
+        world.publish(feeder.block([(IN, line.entry.payload + b"\n") for line in batch])[:1])
+        at += len(batch)
+    assert sum(map(len, texts.values())) == 102_555
+    await world.archive("raw", settings=ArchiveSettings(segment_bytes=4 << 20))
+    content = await world.content("raw")
+    assert raw_lines(content) == feeder.lines
+    stored = [line for place in sorted(content) for line in split_lines([content[place]])]
+    frames_stored = [line.split(b',"frame":', 1)[1][:-1] for line in stored if b',"dir":' not in line]
+    assert frames_stored == [text for conn in texts for text in texts[conn]]
+    await world.check_seals("raw")
