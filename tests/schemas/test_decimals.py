@@ -3,7 +3,7 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssmd.errors import Malformed
@@ -82,12 +82,14 @@ def test_more_decimals_widen_the_exponent() -> None:
 
 
 @given(TEXTS, st.integers(-9, 2))
+@example("10000000000000.000001", 0)
 def test_the_value_is_exact(text: str, exponent: int) -> None:
     with localcontext(prec=60):
         try:
             mantissa, found = parse_fitting(text, exponent)
         except Malformed:
-            assert not MANTISSA_MIN <= Decimal(text).scaleb(-exponent) <= MANTISSA_MAX
+            decimals = len(text.partition(".")[2].rstrip("0"))
+            assert not MANTISSA_MIN <= Decimal(text).scaleb(max(decimals, -exponent)) <= MANTISSA_MAX
             return
         assert Decimal(mantissa).scaleb(found) == Decimal(text)
         assert found <= exponent

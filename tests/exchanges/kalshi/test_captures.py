@@ -6,10 +6,11 @@ kalshi-btc-hourly-2026-04-18 (production, 8 markets on one sid); provenance in t
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -204,43 +205,47 @@ def test_a_close_empties_the_book_and_the_quote() -> None:
 
 
 def test_each_dropped_message_is_exactly_one_hole_of_that_message() -> None:
-    frames = connections(CLOSE)[0]
-    whole = Book(CLOSED_TICKER)
-    for one in run(frames):
-        for record in one.records:
-            if isinstance(record, BookSnapshot | BookDelta):
-                whole.apply(record)
-    sequenced = [place for place, (_, payload) in enumerate(frames) if "seq" in json.loads(payload)]
-    assert len(sequenced) == 636
-    for place in sequenced[:-1]:
-        lost = json.loads(frames[place][1])["seq"]
-        mapped = run(frames[:place] + frames[place + 1 :])
-        records = [record for one in mapped for record in one.records]
-        gaps = [record for record in records if isinstance(record, Gap)]
-        assert [(gap.state, gap.cause, gap.ticker) for gap in gaps] == [
-            ("opened", "sequence-jump", CLOSED_TICKER),
-            ("closed", "sequence-jump", CLOSED_TICKER),
-        ]
-        assert {(gap.gap_id, gap.seq_expected, gap.seq_found, gap.channel) for gap in gaps} == {
-            (gaps[0].gap_id, lost, lost + 1, "orderbook_delta")
-        }
-        # From the last frame in order on that sid (the ack, where it is the first) to the snapshot.
-        assert gaps[0].start_ns == frames[_before(sequenced, place)][0]
-        assert gaps[1].end_ns == frames[-1][0]
-        assert records[-2] is gaps[1]
-        facts = [fact for one in mapped for fact in one.facts if isinstance(fact, capture.GapOpened | capture.GapClosed)]
-        assert [type(fact) for fact in facts] == [capture.GapOpened, capture.GapClosed]
-        assert {fact.gap_id for fact in facts} == {gaps[0].gap_id}
-        rebuilt = Book(CLOSED_TICKER)
-        for record in records:
-            if isinstance(record, BookSnapshot | BookDelta):
-                rebuilt.apply(record)
-        assert rebuilt.digest == whole.digest
+    entries = list(entries_of(connections(CLOSE)[0]))
+    seqs = {entry.n: json.loads(entry.payload).get("seq", 0) for entry in entries if entry.kind == EntryKind.IN}
+    assert [seq for seq in seqs.values() if seq] == list(range(1, 637))
+    whole = book_of([record for one in run(connections(CLOSE)[0]) for record in one.records])
+    # What all runs share up to their lost message is done once: `before` is the mapper there.
+    before, book_before = KalshiMapper("kalshi", 7), Book(CLOSED_TICKER)
+    # The ack of sid 2, then each sequenced frame (all are of that sid).
+    last_good_ns = entries[2].ts_recv_ns
+    for place, entry in enumerate(entries[:-1]):
+        lost = seqs.get(entry.n, 0)
+        if lost:
+            mapper = copy.deepcopy(before)
+            mapped = [mapper.map(later._replace(n=later.n - 1)) for later in entries[place + 1 :]]
+            records = [record for one in mapped for record in one.records]
+            opened, closed = (record for record in records if isinstance(record, Gap))
+            hole = ("sequence-jump", CLOSED_TICKER, "orderbook_delta", 2, lost, lost + 1, last_good_ns)
+            for gap in (opened, closed):
+                told = (gap.cause, gap.ticker, gap.channel, gap.sid, gap.seq_expected, gap.seq_found, gap.start_ns)
+                assert told == hole
+                assert gap.gap_id == opened.gap_id
+            assert (opened.state, opened.end_ns) == ("opened", 0)
+            # It closes right before the snapshot, which is the capture's last frame.
+            assert (closed.state, closed.end_ns) == ("closed", entries[-1].ts_recv_ns)
+            assert records[-2] is closed
+            facts = [fact for one in mapped for fact in one.facts if not isinstance(fact, capture.Subscribed)]
+            assert [(type(fact), fact.n) for fact in facts] == [
+                (capture.GapOpened, opened.n),
+                (capture.GapClosed, closed.n),
+            ]
+            assert book_of(records, copy.deepcopy(book_before)).digest == whole.digest
+            last_good_ns = entry.ts_recv_ns
+        book_of(before.map(entry).records, book_before)
 
 
-def _before(sequenced: list[int], place: int) -> int:
-    number = sequenced.index(place)
-    return sequenced[number - 1] if number else place - 1
+def book_of(records: Iterable[Record], book: Book | None = None) -> Book:
+    """`book`, or a new one, with the book records among `records` applied."""
+    result = book or Book(CLOSED_TICKER)
+    for record in records:
+        if isinstance(record, BookSnapshot | BookDelta):
+            result.apply(record)
+    return result
 
 
 def test_the_last_message_lost_is_covered_by_the_hole_after_the_session() -> None:

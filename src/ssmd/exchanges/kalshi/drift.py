@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -96,10 +97,9 @@ def prune(payload: bytes | msgspec.Raw, struct: type[msgspec.Struct]) -> tuple[b
 
 def _prune(payload: bytes | msgspec.Raw, struct: type[msgspec.Struct], path: str, unknown: list[str]) -> bytes:
     kept: dict[str, msgspec.Raw] = {}
-    inner = {field.encode_name: _struct_in(field.type) for field in msgspec.structs.fields(struct)}
-    tag_field = struct.__struct_config__.tag_field
+    inner = _keys_of(struct)
     for key, value in _OBJECT.decode(payload).items():
-        if key not in inner and key != tag_field:
+        if key not in inner:
             unknown.append(_clip(f"{path}{key}", _NAME_MAX))
             continue
         nested = inner.get(key)
@@ -108,6 +108,14 @@ def _prune(payload: bytes | msgspec.Raw, struct: type[msgspec.Struct], path: str
         else:
             kept[key] = value
     return msgspec.json.encode(kept)
+
+
+@cache
+def _keys_of(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    """Known keys, and the struct in each where there is one. Kept: a new field comes with every frame of its type."""
+    keys = {field.encode_name: _struct_in(field.type) for field in msgspec.structs.fields(struct)}
+    tag_field = struct.__struct_config__.tag_field
+    return {**keys, tag_field: None} if tag_field else keys
 
 
 def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
