@@ -1,0 +1,178 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ssmd.application.handler import Application
+from ssmd.clock import ManualClock
+from ssmd.domain import archive, trading_day
+from ssmd.domain.archive import SealSegment, SegmentFile
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.domain.trading_day import Totals
+from ssmd.errors import Rejected, Unavailable
+from ssmd.identifiers import system_random
+from ssmd.projections.views import Views, fold_views
+from ssmd.streams.journal import RecordedEvent
+from ssmd.streams.journal_memory import MemoryJournal
+from ssmd.wiring import trading_day as procedures
+from ssmd.wiring.trading_day import ComponentName, DayProcedure, end_day, start_day, today_in
+
+DATE = "2026-05-14"
+T0 = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
+COMPONENTS = (
+    ComponentName("projector", "main"),
+    ComponentName("raw-archiver", "main"),
+    ComponentName("normalized-archiver", "main"),
+    ComponentName("connector", "main"),
+)
+WELL = {"ok": True, "reason": ""}
+
+
+class ScriptedControl:
+    """Components that answer what the test says; `asked` is what they were asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers: dict[str, list[Mapping[str, Any] | Unavailable]] = {}
+
+    async def request(self, component: str, instance: str, verb: str, timeout_s: float) -> Mapping[str, Any]:
+        self.asked.append(f"{component} {instance} {verb}")
+        script = self.answers.get(f"{component} {verb}", [])
+        answer = script.pop(0) if script else WELL
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+
+class Day:
+    def __init__(self) -> None:
+        self.journal = MemoryJournal("dev")
+        self.control = ScriptedControl()
+        self.said: list[str] = []
+        self.application = Application(self.journal, CATALOGUE, ManualClock(T0), system_random, "c0ffee")
+
+    @property
+    def procedure(self) -> DayProcedure:
+        async def views() -> Views:
+            return await fold_views(self.journal)
+
+        return DayProcedure("kalshi", self.application, self.control, COMPONENTS, views, self.said.append, "cli:anna", "c-1")
+
+    async def types(self) -> list[str]:
+        found: list[str] = []
+        async for batch in self.journal.replay(filters=["trading-day"]):
+            found += [one.envelope.type.removeprefix("trading-day.") for one in batch if isinstance(one, RecordedEvent)]
+        return found
+
+    async def seal(self, kind: str, records: int, seq: int) -> None:
+        file = SegmentFile(f"{kind}/x", kind, 100, "0" * 64, 900, "1" * 64, records, T0, T0)
+        type_ = "raw" if kind == "raw" else "normalized"
+        await self.application.handle(
+            archive.DECIDER,
+            ("kalshi", DATE, type_, "main"),
+            SealSegment(1, "ab", seq, seq, "m", (file,), ()),
+            actor="archiver",
+        )
+
+
+@pytest.fixture
+def day(monkeypatch: pytest.MonkeyPatch) -> Day:
+    monkeypatch.setattr(procedures, "POLL_S", 0.001)
+    monkeypatch.setattr(procedures, "HEALTHY_WITHIN_S", 0.05)
+    return Day()
+
+
+async def test_a_day_is_started_and_ended_step_by_step(day: Day) -> None:
+    state = await start_day(day.procedure, DATE, "routine")
+    assert state.status == "active"
+    await day.seal("raw", 12, 1)
+    await day.seal("trade", 3, 1)
+    await day.seal("book", 7, 2)
+    state = await end_day(day.procedure, DATE)
+    assert state.status == "complete"
+    assert state.totals == Totals(messages=12, records={"book": 7, "trade": 3}, segments=3, size_bytes=300, gaps=0)
+    assert day.control.asked == [
+        "projector main health",
+        "raw-archiver main health",
+        "normalized-archiver main health",
+        "connector main health",
+        "raw-archiver main flush",
+        "normalized-archiver main flush",
+        "projector main flush",
+    ]
+    assert await day.types() == [
+        "start-requested.v1",
+        *["step-completed.v1"] * 4,
+        "activated.v1",
+        "end-requested.v1",
+        *["step-completed.v1"] * 3,
+        "completed.v1",
+    ]
+    assert day.said[-1] == "trading day 2026-05-14 is complete"
+
+
+async def test_doing_it_again_changes_nothing(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    before = await day.types()
+    assert (await start_day(day.procedure, DATE)).status == "active"
+    assert await day.types() == before
+    await end_day(day.procedure, DATE)
+    done = await day.types()
+    await day.seal("raw", 5, 1)
+    assert (await end_day(day.procedure, DATE)).totals == Totals(messages=0, records={}, segments=0, size_bytes=0, gaps=0)
+    assert await day.types() == done
+
+
+async def test_a_component_that_comes_up_late_is_waited_for(day: Day) -> None:
+    day.control.answers["connector health"] = [Unavailable("nobody listens"), {"ok": False, "reason": "connecting"}]
+    assert (await start_day(day.procedure, DATE)).status == "active"
+    assert day.control.asked.count("connector main health") == 3
+
+
+async def test_a_component_that_stays_unwell_is_the_days_error_and_another_try_goes_on(day: Day) -> None:
+    day.control.answers["connector health"] = [{"ok": False, "reason": "venue refused the key"}] * 10_000
+    with pytest.raises(Unavailable) as caught:
+        await start_day(day.procedure, DATE)
+    assert caught.value.message == "connector main was not healthy within 0.05 s: venue refused the key"
+    assert (await day.application.state(trading_day.DECIDER, (DATE,))).error == caught.value.message
+    day.control.answers.clear()
+    assert (await start_day(day.procedure, DATE)).status == "active"
+    assert [one for one in await day.types() if one != "step-completed.v1"] == [
+        "start-requested.v1",
+        "errored.v1",
+        "start-requested.v1",
+        "activated.v1",
+    ]
+
+
+async def test_an_archiver_that_cannot_seal_keeps_the_day_from_completing(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    day.control.answers["raw-archiver flush"] = [{"ok": False, "reason": "disk full"}]
+    with pytest.raises(Unavailable, match="raw-archiver main could not flush: disk full"):
+        await end_day(day.procedure, DATE)
+    assert (await day.types())[-2:] == ["end-requested.v1", "errored.v1"]
+    assert (await end_day(day.procedure, DATE)).status == "complete"
+
+
+async def test_a_rule_that_says_no_is_not_the_days_error(day: Day) -> None:
+    with pytest.raises(Rejected, match="was never started"):
+        await end_day(day.procedure, DATE)
+    assert await day.types() == []
+
+
+async def test_an_error_that_cannot_be_journaled_is_told_with_the_first(day: Day) -> None:
+    class Leaving(ScriptedControl):
+        async def request(self, component: str, instance: str, verb: str, timeout_s: float) -> Mapping[str, Any]:
+            day.journal.is_away = True
+            return {"ok": False, "reason": "gone"}
+
+    day.control = Leaving()
+    with pytest.raises(Unavailable, match="was not healthy") as caught:
+        await start_day(day.procedure, DATE)
+    assert caught.value.__notes__[0].startswith("and the day's error could not be journaled: ")
+
+
+def test_today_is_that_of_the_zone() -> None:
+    clock = ManualClock(1_778_725_800_000_000_000)  # 2026-05-14T02:30:00Z
+    assert today_in("UTC", clock) == "2026-05-14"
+    assert today_in("America/New_York", clock) == "2026-05-13"
