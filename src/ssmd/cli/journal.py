@@ -12,7 +12,7 @@ import typer
 from ssmd.cli.exit_status import NO, OK
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import invocation_of, run
-from ssmd.cli.output import Format, OutputOption, print_json_line, print_table, say, time_of
+from ssmd.cli.output import Format, OutputOption, cell_of, print_json_line, print_table, say, time_of
 
 if TYPE_CHECKING:
     from ssmd.streams.journal import Journal, PoisonEvent, RecordedEvent
@@ -89,7 +89,7 @@ def tail(
                 if output is Format.JSON:
                     print_json_line(message)
                 else:
-                    sys.stdout.write("  ".join(str(cell) for cell in _row(message)) + "\n")
+                    sys.stdout.write("  ".join(cell_of(cell) for cell in _row(message)) + "\n")
                     sys.stdout.flush()
         finally:
             await journal.close()

@@ -45,7 +45,7 @@ def print_table(
     invocation: Invocation, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", empty: str = "nothing"
 ) -> None:
     """Rows under headings; a heading that begins with ">" is set flush right. No rows: the sentence `empty`."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell_of(value) for value in row] for row in rows]
     if not cells:
         sys.stdout.write(f"{empty}\n")
         return
@@ -62,7 +62,7 @@ def print_fields(invocation: Invocation, fields: Sequence[tuple[str, object]]) -
     width = max(len(name) for name, _ in fields)
     bold, plain = ("\x1b[1m", "\x1b[0m") if has_color(invocation) else ("", "")
     for name, value in fields:
-        sys.stdout.write(f"{bold}{name.ljust(width)}{plain}  {_cell(value)}".rstrip() + "\n")
+        sys.stdout.write(f"{bold}{name.ljust(width)}{plain}  {cell_of(value)}".rstrip() + "\n")
 
 
 def has_color(invocation: Invocation) -> bool:
@@ -99,7 +99,8 @@ def duration_of(nanoseconds: int) -> str:
     return f"{seconds // 3600} h {seconds // 60 % 60:02} m"
 
 
-def _cell(value: object) -> str:
+def cell_of(value: object) -> str:
+    """`value` as one line of text that is safe for a terminal."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = "" if value is None else str(value)

@@ -34,6 +34,7 @@ class Converted(NamedTuple):
 _BAD: Final = object()
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _DECIMAL: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_DATE_FORM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KINDS: Final = {
     "int": "the number",
     "float": "the number",
@@ -80,6 +81,17 @@ def _type_info(document: type[msgspec.Struct]) -> inspect.Type:
     if info is None:
         info = _TYPE_INFO[document] = inspect.type_info(document)
     return info
+
+
+def is_date(text: str) -> bool:
+    """Whether `text` is YYYY-MM-DD and stands in the calendar."""
+    if not _DATE_FORM.fullmatch(text):
+        return False
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _dotted(path: Path) -> str:
@@ -184,12 +196,10 @@ class _Converter:
         return node.value
 
     def date(self, path: Path, node: yaml.ScalarNode) -> Any:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", node.value, re.ASCII):
+        if not _DATE_FORM.fullmatch(node.value):
             message = f"{_dotted(path)} must be a date YYYY-MM-DD, found {_shown(node)}"
             return self.refuse(node, "bad-date", message)
-        try:
-            date.fromisoformat(node.value)
-        except ValueError:
+        if not is_date(node.value):
             return self.refuse(node, "bad-date", f"{_dotted(path)}: {node.value} is not in the calendar")
         return node.value
 

@@ -253,5 +253,8 @@ def _zone(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        mend = did_you_mean(name, zoneinfo.available_timezones()) or "for example America/New_York"
+        known = zoneinfo.available_timezones()
+        mend = did_you_mean(name, known) or "for example America/New_York"
+        if not known:
+            mend = "this machine has no time zones: apt-get install tzdata, or write UTC"
         yield source.finding(("timezone",), "unknown-timezone", f'time zone "{name}" is not known', mend)
