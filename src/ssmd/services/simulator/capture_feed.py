@@ -190,7 +190,8 @@ class CaptureFeed:
                     return
             # At full speed the socket alone sets the pace: let the loop turn.
             await asyncio.sleep(0)
-        connection.close(1000, "")
+        if await connection.writable():
+            connection.close(1000, "")
 
     def _due(self, batch: list[CapturedFrame], position: int, started: tuple[float, int], now: float) -> tuple[int, float]:
         """End of the frames that are due now, and the wait until the next one."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import zstandard
 
 from ssmd.errors import Malformed, Misconfigured
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -69,11 +68,7 @@ def frames(path: Path, first: int = 1) -> Iterator[CapturedFrame]:
     number = 0
     try:
         with path.open("rb") as raw:
-            source: io.BufferedIOBase = raw
-            if path.suffix == ".zst":
-                reader = zstandard.ZstdDecompressor().stream_reader(raw, read_size=_CHUNK, read_across_frames=True)
-                source = io.BufferedReader(reader, _CHUNK)
-            for number, line in enumerate(source, 1):
+            for number, line in enumerate(_zstd_lines(raw) if path.suffix == ".zst" else raw, 1):
                 if number >= first:
                     frame = _frame(path, number, line)
                     if frame is not None:
@@ -102,6 +97,23 @@ def spans(path: Path) -> Iterator[CapturedFrame | list[Span]]:
     if not found:
         raise Malformed(f"capture {path} holds no frame", mend='expected lines {"ts_recv_ns": ..., "conn": ..., "frame": ...}')
     yield [Span(connection, *numbers) for connection, numbers in found.items()]
+
+
+def _zstd_lines(raw: BinaryIO) -> Iterator[bytes]:
+    """Lines of a zstd file of one or more frames, without their newlines; a file cut short is an error, not an end."""
+    decompressor = None
+    rest = b""
+    while data := raw.read(_CHUNK):
+        while data:
+            if decompressor is None or decompressor.eof:
+                decompressor = zstandard.ZstdDecompressor().decompressobj()
+            *lines, rest = (rest + decompressor.decompress(data)).split(b"\n")
+            yield from lines
+            data = decompressor.unused_data if decompressor.eof else b""
+    if rest:
+        yield rest
+    if decompressor is not None and not decompressor.eof:
+        raise zstandard.ZstdError("the file ends in the middle of a zstd frame")
 
 
 def _frame(path: Path, number: int, text: bytes) -> CapturedFrame | None:

@@ -78,7 +78,7 @@ class Connection:
         self._ping_s = ping_s
         self._pong_deadline_s = pong_deadline_s
         self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
+        self._unanswered_since = 0.0  # when the oldest ping without an answer went out; 0 = none
         self._writable = asyncio.Event()
         self._writable.set()
         self._socket_full = False
@@ -205,7 +205,7 @@ class Connection:
     # Inside.
 
     def _frame(self, frame: Frame) -> None:
-        self._heard = self._loop.time()
+        self._unanswered_since = 0.0
         if frame.opcode in {Opcode.TEXT, Opcode.CONT, Opcode.BINARY}:
             self._message.append(bytes(frame.data))
             if frame.fin:
@@ -252,7 +252,7 @@ class Connection:
     def unstall(self) -> None:
         """End a stall; what was held goes out."""
         self._stalled = False
-        self._heard = self._loop.time()
+        self._unanswered_since = 0.0
         held = list(self._held)
         self._held.clear()
         self._write(held)
@@ -268,7 +268,9 @@ class Connection:
         if not self.open:
             return
         if not self._stalled:
-            if self._loop.time() - self._heard > self._pong_deadline_s:
+            now = self._loop.time()
+            self._unanswered_since = self._unanswered_since or now
+            if now - self._unanswered_since >= self._pong_deadline_s:
                 self.drop(f"no pong for {self._pong_deadline_s} s")
                 return
             self._protocol.send_ping(HEARTBEAT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httptools
@@ -75,10 +75,9 @@ class Listener(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_server makes no other
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._site.transports.add(transport)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are one without saying so
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._site.transports.add(self._transport)
         self._rest()
 
     def data_received(self, data: bytes) -> None:

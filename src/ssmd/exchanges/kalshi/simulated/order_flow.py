@@ -235,10 +235,11 @@ class MarketModel:
         draw = random.randrange(100)
         if draw < 12:
             self._take(market, taker_yes=yes, now_ns=now_ns, out=out)
-        elif draw < 55:
+        elif draw < 55 and len(market.yes if yes else market.no) * 4 > self.settings.depth * 3:
             self._cancel(market, yes=yes, now_ns=now_ns, out=out)
         else:
-            distance = min(random.randrange(1, 12), random.randrange(1, 12))
+            reach = 2 * self.settings.depth
+            distance = min(random.randrange(1, reach + 1), random.randrange(1, reach + 1))
             level = self._level(market, yes=yes, distance=distance)
             other = market.best_no if yes else market.best_yes
             if level and level + other >= ONE_DOLLAR:
