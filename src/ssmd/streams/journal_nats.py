@@ -175,7 +175,7 @@ class NatsJournal:
     async def _reading(self, after: int, subjects: Sequence[str], end: int | None) -> AsyncGenerator[tuple[Batch, bool], None]:
         """One reading: (batch, whether it was the last one); the first batch may be empty: it says that we are reading."""
         access = self._access
-        connection = await Connection.open(access.url, name=access.name, timeout_s=access.timeout_s)
+        connection = await Connection.open(access.url, name=access.name, timeout_s=access.timeout_s, bodies_only=True)
         self._reading_connections.add(connection)
         try:
             await self._head_behind(after)
