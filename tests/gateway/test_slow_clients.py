@@ -35,7 +35,7 @@ async def test_the_loss_is_exact_up_to_the_last_word_and_others_get_everything()
     for seq in range(1, 13):
         record = tape.trade("A" if seq % 3 else "B")
         state.apply(record, seq)
-        hub.publish(record, seq)
+        hub.publish([record], seq)
         if frame := hub.take(fast):
             received += [message["stream_seq"] for message in msgspec.json.decode(frame)]
     assert received == [seq for seq in range(1, 13) if seq % 3]
@@ -45,7 +45,7 @@ async def test_the_loss_is_exact_up_to_the_last_word_and_others_get_everything()
         {"type": "lost", "messages": 12, "lost": {"A": 8, "B": 4}, "snapshots": 0, "stream_seq": 12}
     ]
     record = tape.trade("A")
-    hub.publish(record, 13)
+    hub.publish([record], 13)
     assert slow.queue.lost == {"A": 8, "B": 4}
     assert (hub.messages_lost, hub.clients_closed_slow) == (12, 1)
     hub.disconnect(slow)
@@ -59,7 +59,7 @@ async def test_the_byte_bound_counts_too() -> None:
     hub.subscribe(client, 1, ("A",), ("trade",))
     tape = Tape()
     for seq in range(1, 11):
-        hub.publish(tape.trade("A"), seq)
+        hub.publish([tape.trade("A")], seq)
         assert client.queue.size_bytes <= 1000
     assert client.queue.lost == {"A": 10}
     assert state.stream_seq == 0

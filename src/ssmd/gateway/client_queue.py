@@ -11,7 +11,7 @@ FRAME_BYTES_MAX: Final = 256 << 10
 
 
 class QueueLimits(NamedTuple):
-    """Past one of them a client is too slow. A single message larger than `bytes_max` is let through an empty queue."""
+    """Past one of them a client is too slow. What one block brings is let through an empty queue, however much it is."""
 
     messages_max: int = 10_000
     bytes_max: int = 8 << 20
@@ -23,11 +23,12 @@ class ClientQueue:
     A book message of a ticker whose snapshot is still owed is not queued: the snapshot will hold it.
     """
 
-    __slots__ = ("_bytes", "_items", "_limits", "lost", "owed")
+    __slots__ = ("_bytes", "_items", "_limits", "_messages", "lost", "owed")
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
-        self._items: deque[tuple[str, str]] = deque()
+        self._items: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._messages = 0
         self._bytes = 0
         self.owed: OrderedDict[str, None] = OrderedDict()
         """Tickers whose snapshot has been promised."""
@@ -35,7 +36,7 @@ class ClientQueue:
         """Ticker -> messages dropped; None while nothing was."""
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._messages
 
     @property
     def size_bytes(self) -> int:
@@ -45,27 +46,34 @@ class ClientQueue:
     def is_empty(self) -> bool:
         return not self._items and not self.owed
 
-    def offer(self, text: str, ticker: str) -> bool:
-        """Queue one message about `ticker` ("" = about the connection); False when it was lost, and all queued with it."""
+    def offer(self, text: str, tickers: tuple[str, ...]) -> bool:
+        """Queue encoded messages, commas between; False when they were lost, and all queued with them.
+
+        Args:
+            tickers: the ticker of each message, "" = about the connection.
+        """
         if self.lost is not None:
-            self._lose(ticker)
+            self._lose(tickers)
             return False
-        items = self._items
-        if items and (len(items) >= self._limits.messages_max or self._bytes + len(text) > self._limits.bytes_max):
+        limits = self._limits
+        count, size = self._messages + len(tickers), self._bytes + len(text)
+        if self._items and (count > limits.messages_max or size > limits.bytes_max):
             self.lost = {}
-            for _, queued in items:
+            for _, queued in self._items:
                 self._lose(queued)
-            self._lose(ticker)
-            items.clear()
-            self._bytes = 0
+            self._lose(tickers)
+            self._items.clear()
+            self._messages = self._bytes = 0
             return False
-        items.append((text, ticker))
-        self._bytes += len(text)
+        self._items.append((text, tickers))
+        self._messages, self._bytes = count, size
         return True
 
-    def _lose(self, ticker: str) -> None:
-        if ticker and self.lost is not None:
-            self.lost[ticker] = self.lost.get(ticker, 0) + 1
+    def _lose(self, tickers: tuple[str, ...]) -> None:
+        if self.lost is not None:
+            for ticker in tickers:
+                if ticker:
+                    self.lost[ticker] = self.lost.get(ticker, 0) + 1
 
     def take(self, snapshot_of: Callable[[str], str | None]) -> str:
         """The next frame, a JSON array of at least one message; "" when there is nothing to send.
@@ -76,14 +84,16 @@ class ClientQueue:
         if self.lost is not None:
             return ""
         pieces: list[str] = []
-        size, items = 0, self._items
-        while items and len(pieces) < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
-            text = items.popleft()[0]
+        count, size, items = 0, 0, self._items
+        while items and count < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
+            text, tickers = items.popleft()
+            count += len(tickers)
             size += len(text)
             pieces.append(text)
+        self._messages -= count
         self._bytes -= size
         # Snapshots only behind all that is queued, so that no older message of the same book can follow one.
-        while not items and self.owed and len(pieces) < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
+        while not items and self.owed and size < FRAME_BYTES_MAX:
             found = snapshot_of(self.owed.popitem(last=False)[0])
             if found is not None:
                 size += len(found)

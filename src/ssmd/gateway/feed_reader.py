@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import msgspec
 import structlog
 
 from ssmd.clock import Clock
@@ -125,48 +126,44 @@ class FeedReader:
                 spoiled.append(subjects.parse_market(part.subject).name)
         if len(block.parts) > 1:
             found.sort(key=_tape_place)
-        until_ns = block.mark.ts_recv_ns if block.mark is not None else block.since_ns
         if block.hole:
             self._log.warning("hole in the market stream", connection=block.connection, hole=block.hole)
-            for ticker in self._state.tickers:
-                self._tell_hole(block, ticker, HOLE, block.hole, until_ns)
+            gaps = [gap for ticker in self._state.tickers for gap in self._own_gaps(block, ticker, HOLE, block.hole)]
+            found = [*gaps, *found]
+        for ticker in spoiled:
+            found += self._own_gaps(block, ticker, UNREADABLE, "a message of the market stream cannot be read")
         for record in found:
             self._state.apply(record, block.stream_seq)
-            self._hub.publish(record, block.stream_seq)
-        for ticker in spoiled:
-            self._tell_hole(block, ticker, UNREADABLE, "a message of the market stream cannot be read", until_ns)
+        self._hub.publish(found, block.stream_seq)
         self._state.advance(block.stream_seq)
-        self.last_recv_ns = max(self.last_recv_ns, until_ns)
+        self.last_recv_ns = max(self.last_recv_ns, _until(block))
 
-    def _tell_hole(self, block: ReadyBlock, ticker: str, cause: str, evidence: str, until_ns: int) -> None:
+    def _own_gaps(self, block: ReadyBlock, ticker: str, cause: str, evidence: str) -> tuple[Gap, Gap]:
         """A gap of our own, opened and at once closed: its time is known, and the book waits for the next snapshot."""
-        session = block.mark.session if block.mark is not None else 0
-        n = block.mark.last_n if block.mark is not None else 0
-        for state, end_ns in (("opened", 0), ("closed", until_ns)):
-            gap = Gap(
-                feed=self._state.feed,
-                ticker=ticker,
-                ts_event_ns=0,
-                ts_recv_ns=until_ns,
-                session=session,
-                n=n,
-                index=0,
-                sid=0,
-                seq=0,
-                price_exponent=0,
-                size_exponent=0,
-                gap_id=f"gateway-{cause}-{block.stream_seq}",
-                state=state,
-                cause=cause,
-                start_ns=block.since_ns,
-                end_ns=end_ns,
-                channel="",
-                seq_expected=0,
-                seq_found=0,
-                evidence=evidence,
-            )
-            self._state.apply(gap, block.stream_seq)
-            self._hub.publish(gap, block.stream_seq)
+        until_ns = _until(block)
+        opened = Gap(
+            feed=self._state.feed,
+            ticker=ticker,
+            ts_event_ns=0,
+            ts_recv_ns=until_ns,
+            session=0 if block.mark is None else block.mark.session,
+            n=0 if block.mark is None else block.mark.last_n,
+            index=0,
+            sid=0,
+            seq=0,
+            price_exponent=0,
+            size_exponent=0,
+            gap_id=f"gateway-{cause}-{block.stream_seq}",
+            state="opened",
+            cause=cause,
+            start_ns=block.since_ns,
+            end_ns=0,
+            channel="",
+            seq_expected=0,
+            seq_found=0,
+            evidence=evidence,
+        )
+        return opened, msgspec.structs.replace(opened, state="closed", end_ns=until_ns)
 
     def _unreadable(self, message: StreamMessage, error: Malformed) -> None:
         self.malformed += 1
@@ -215,6 +212,10 @@ class FeedReader:
     def held_up(self) -> str:
         """Connections whose blocks wait for a missing message, "" = none."""
         return self._assembler.waiting
+
+
+def _until(block: ReadyBlock) -> int:
+    return block.since_ns if block.mark is None else block.mark.ts_recv_ns
 
 
 def _tape_place(record: Header) -> tuple[int, int]:

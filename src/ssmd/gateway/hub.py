@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 from ssmd.errors import Rejected
 from ssmd.gateway.client_queue import ClientQueue, QueueLimits
+from ssmd.gateway.interests import ALL_TICKERS, Interest, Interests, Piece
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Closing, Control, Loss, encode, of_record
 from ssmd.gateway.views import snapshot
 from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Record
 
-ALL_TICKERS: Final = "*"
 KINDS: Final = ("trade", "book", "quote", "status", "gap")
 """What a client can ask for; `book` brings snapshots and deltas."""
 
@@ -82,7 +82,7 @@ class Hub:
         self._clients: set[Client] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._by_ticker: dict[str, dict[Client, int]] = {}
+        self._interests: Interests[Client] = Interests()
         self._dirty: list[Client] = []
         self._timer: asyncio.TimerHandle | None = None
         self._numbers = 0
@@ -111,21 +111,17 @@ class Hub:
 
     def disconnect(self, client: Client) -> None:
         """The client's connection is over. Safe to call twice."""
-        for ticker in client.masks:
-            self._forget(ticker, client)
-        client.masks.clear()
+        self._want(client, {})
         self._clients.discard(client)
         if not self._clients:
             self._empty.set()
         if client.abort_timer is not None:
             client.abort_timer.cancel()
 
-    def _forget(self, ticker: str, client: Client) -> None:
-        wanting = self._by_ticker.get(ticker)
-        if wanting is not None:
-            wanting.pop(client, None)
-            if not wanting:
-                del self._by_ticker[ticker]
+    def _want(self, client: Client, masks: dict[str, int]) -> None:
+        self._interests.leave(client, client.masks)
+        client.masks = masks
+        self._interests.join(client, masks)
 
     @property
     def clients(self) -> int:
@@ -149,10 +145,7 @@ class Hub:
                 f'{self.limits.tickers_per_client_max}; "*" subscribes to all in one',
             )
         bits = _bits(kinds)
-        for ticker in tickers:
-            mask = client.masks.get(ticker, 0) | bits
-            client.masks[ticker] = mask
-            self._by_ticker.setdefault(ticker, {})[client] = mask
+        self._want(client, client.masks | {ticker: client.masks.get(ticker, 0) | bits for ticker in tickers})
         owed = self._books(tickers) if bits & _BOOK else []
         self._tell(client, Ack(command_id, "subscribe", tickers, kinds, len(owed), self._state.stream_seq))
         if client.queue.lost is None:
@@ -165,13 +158,8 @@ class Hub:
         "*" is a subscription of its own, apart from those that name tickers. What was not subscribed does no harm.
         """
         bits = _bits(kinds)
-        for ticker in tickers:
-            mask = client.masks.get(ticker, 0) & ~bits
-            if mask:
-                client.masks[ticker] = mask
-                self._by_ticker[ticker][client] = mask
-            elif client.masks.pop(ticker, 0):
-                self._forget(ticker, client)
+        left = client.masks | {ticker: client.masks.get(ticker, 0) & ~bits for ticker in tickers}
+        self._want(client, {ticker: mask for ticker, mask in left.items() if mask})
         if bits & _BOOK:
             for ticker in [owed for owed in client.queue.owed if not self._wants_book(client, owed)]:
                 del client.queue.owed[ticker]
@@ -193,42 +181,47 @@ class Hub:
 
     def _tell(self, client: Client, message: Control) -> None:
         was_lossless = client.queue.lost is None
-        if not client.queue.offer(encode(message), "") and was_lossless:
+        if not client.queue.offer(encode(message), ("",)) and was_lossless:
             self._close_slow(client)
 
     # Messages
 
-    def publish(self, record: Record, stream_seq: int) -> None:
-        """Offer a record, already applied to the state, to all who want it."""
-        wanting = self._by_ticker.get(record.ticker)
-        everything = self._by_ticker.get(ALL_TICKERS)
-        if record.ticker == WHOLE_CHANNEL:
+    def publish(self, records: Iterable[Record], stream_seq: int) -> None:
+        """Offer the records of one block, already applied to the state, to all who want them, in order."""
+        touched: list[Interest[Client]] = []
+        for record in records:
+            bit, ticker = BIT_OF_KIND[KIND_OF[type(record)]], record.ticker
             # A hole of a whole channel concerns whoever asked for gaps of any ticker.
-            wanting, everything = {client: _joined(client) for client in self._clients}, None
-        if not wanting and not everything:
-            return
-        kind = KIND_OF[type(record)]
-        bit, text = BIT_OF_KIND[kind], ""
-        for client, mask in wanting.items() if wanting else ():
-            if mask & bit:
-                text = text or encode(of_record(record, stream_seq))
-                self._offer(client, text, record.ticker, bit)
-        for client, mask in everything.items() if everything else ():
-            if mask & bit and not (wanting and wanting.get(client, 0) & bit):
-                text = text or encode(of_record(record, stream_seq))
-                self._offer(client, text, record.ticker, bit)
+            wanting = self._interests.in_kind(bit) if ticker == WHOLE_CHANNEL else self._interests.wanting(ticker, bit)
+            piece = None
+            for interest in wanting:
+                piece = piece or Piece(encode(of_record(record, stream_seq)), ticker, bit)
+                if not interest.pieces:
+                    touched.append(interest)
+                interest.pieces.append(piece)
+        for interest in touched:
+            pieces, interest.pieces = interest.pieces, []
+            text, tickers = _together(pieces)
+            for client in interest.clients:
+                if client.queue.owed:
+                    self._offer_but_owed(client, pieces)
+                else:
+                    self._offer(client, text, tickers)
 
-    def _offer(self, client: Client, text: str, ticker: str, bit: int) -> None:
-        queue = client.queue
-        if bit == _BOOK and ticker in queue.owed:
-            return
-        self.messages_offered += 1
-        was_lossless = queue.lost is None
-        if not queue.offer(text, ticker):
+    def _offer_but_owed(self, client: Client, pieces: list[Piece]) -> None:
+        owed = client.queue.owed
+        left = [piece for piece in pieces if piece.bit != _BOOK or piece.ticker not in owed]
+        if left:
+            self._offer(client, *_together(left))
+
+    def _offer(self, client: Client, text: str, tickers: tuple[str, ...]) -> None:
+        self.messages_offered += len(tickers)
+        was_lossless = client.queue.lost is None
+        if not client.queue.offer(text, tickers):
             if was_lossless:
                 self._close_slow(client)
             else:
-                self.messages_lost += 1
+                self.messages_lost += len(tickers)
             return
         if not client.is_dirty:
             client.is_dirty = True
@@ -273,9 +266,7 @@ class Hub:
         if lost is None:
             return client.last_words
         message = Loss(sum(lost.values()), dict(lost), len(client.queue.owed), self._state.stream_seq)
-        for ticker in client.masks:
-            self._forget(ticker, client)
-        client.masks.clear()
+        self._want(client, {})
         return f"[{encode(message)}]"
 
     def close_all(self, why: CloseReason, *, resume_from: int) -> None:
@@ -300,8 +291,5 @@ def _bits(kinds: Iterable[str]) -> int:
     return bits
 
 
-def _joined(client: Client) -> int:
-    bits = 0
-    for mask in client.masks.values():
-        bits |= mask
-    return bits
+def _together(pieces: list[Piece]) -> tuple[str, tuple[str, ...]]:
+    return ",".join([piece.text for piece in pieces]), tuple([piece.ticker for piece in pieces])
