@@ -131,4 +131,4 @@ def _print_rich(
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: what stands in brackets is no markup
-    Console(no_color=not has_color(invocation), highlight=False).print(table)
+    Console(color_system="auto" if has_color(invocation) else None, highlight=False).print(table)
