@@ -180,7 +180,8 @@ def test_any_split_with_any_redelivery_gives_the_same_rows_and_digest(history: l
         told = await messages(journal)
         store = MemoryRowStore()
         for projection in PROJECTIONS:
-            folder = Folder(projection, store, await store.begin(projection.name, projection.version))
+            begun = await store.begin(projection.name, projection.version)
+            folder = Folder(projection, store, begun, rows_cached_max=data.draw(st.integers(0, 5)))
             done = 0
             while done < len(told):
                 size = data.draw(st.integers(1, len(told)))

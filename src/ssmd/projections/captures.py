@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ssmd.domain import capture
-from ssmd.projections.projection import Projection, Rows, position_token, row_key, row_prefix
+from ssmd.projections.projection import Projection, Rows, id_parts, position_token, row_key, row_prefix
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "captures"
@@ -97,7 +97,7 @@ def sessions_prefix(feed: str) -> str:
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     if not isinstance(event, capture.CaptureEvent):
         return
-    feed, name = recorded.envelope.aggregate_key.parts
+    feed, name = id_parts(recorded.envelope)
     connection_key = row_key(_CONNECTION, feed, name)
     session_key = row_key(_SESSION, feed, name, position_token(event.session))
     connection = rows.get(connection_key, Connection) or Connection(feed, name)

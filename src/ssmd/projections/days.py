@@ -13,11 +13,10 @@ from typing import Final
 
 import msgspec
 
-from ssmd.clock import date_of
 from ssmd.domain import archive, capture, trading_day
 from ssmd.domain.trading_day import Phase, Status, Totals
 from ssmd.projections.history_text import describe
-from ssmd.projections.projection import Projection, Rows, position_token, row_key, row_prefix
+from ssmd.projections.projection import Projection, Rows, id_parts, position_token, row_key, row_prefix, utc_date
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "days"
@@ -25,7 +24,7 @@ _DAY: Final = "day"
 _LINE: Final = "line"
 
 
-class DayStep(msgspec.Struct, frozen=True):
+class DayStep(msgspec.Struct, frozen=True, gc=False):
     """A step done; `ts_ns` when."""
 
     phase: Phase
@@ -62,7 +61,7 @@ class Day(msgspec.Struct, frozen=True):
     position: int = 0
 
 
-class HistoryLine(msgspec.Struct, frozen=True):
+class HistoryLine(msgspec.Struct, frozen=True, gc=False):
     """Who did what, when, why.
 
     Attributes:
@@ -103,9 +102,9 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
         case capture.DayMarked(date=date, ts_recv_ns=at_ns):
             pass
         case capture.CaptureEvent(ts_recv_ns=at_ns):
-            date = date_of(at_ns)
+            date = utc_date(at_ns)
         case _:
-            parts = envelope.aggregate_key.parts
+            parts = id_parts(envelope)
             date = parts[0] if envelope.aggregate == trading_day.AGGREGATE else parts[1]
     line = HistoryLine(
         position=recorded.position,

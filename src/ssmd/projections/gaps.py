@@ -13,9 +13,8 @@ from typing import Final
 
 import msgspec
 
-from ssmd.clock import date_of
 from ssmd.domain import capture
-from ssmd.projections.projection import Projection, Rows, row_key, row_prefix
+from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix, utc_date
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "gaps"
@@ -23,7 +22,7 @@ _DAY: Final = "day"
 _SPAN: Final = "span"
 
 
-class GapRow(msgspec.Struct, frozen=True):
+class GapRow(msgspec.Struct, frozen=True, gc=False):
     """One hole.
 
     Attributes:
@@ -59,7 +58,7 @@ class GapRow(msgspec.Struct, frozen=True):
 
     def touches(self, date: str) -> bool:
         """Whether any of it lies on the UTC `date` (an open one on every date from its start)."""
-        return date_of(self.start_ns) <= date and (self.is_open or date <= date_of(self.end_ns))
+        return utc_date(self.start_ns) <= date and (self.is_open or date <= utc_date(self.end_ns))
 
     def concerns(self, ticker: str) -> bool:
         return self.is_whole or ticker in self.tickers
@@ -93,9 +92,9 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: capture.CaptureEvent) -
     """
     if not isinstance(event, capture.GapOpened | capture.GapClosed):
         return None, None
-    feed, connection = recorded.envelope.aggregate_key.parts
+    feed, connection = id_parts(recorded.envelope)
     span_key = row_key(_SPAN, feed, connection, event.gap_id)
-    day_key = row_key(_DAY, feed, date_of(event.start_ns), connection, event.gap_id)
+    day_key = row_key(_DAY, feed, utc_date(event.start_ns), connection, event.gap_id)
     before = rows.get(span_key, GapRow) or rows.get(day_key, GapRow)
     if isinstance(event, capture.GapOpened):
         if before is not None and before.opened_position:
@@ -105,8 +104,8 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: capture.CaptureEvent) -
         after = _closed(before, feed, connection, event, recorded.position)
     rows.delete(span_key)
     rows.delete(day_key)
-    is_day = not after.is_open and date_of(after.start_ns) == date_of(after.end_ns)
-    rows.put(row_key(_DAY, feed, date_of(after.start_ns), connection, event.gap_id) if is_day else span_key, after)
+    is_day = not after.is_open and utc_date(after.start_ns) == utc_date(after.end_ns)
+    rows.put(row_key(_DAY, feed, utc_date(after.start_ns), connection, event.gap_id) if is_day else span_key, after)
     return before, after
 
 

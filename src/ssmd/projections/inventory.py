@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from ssmd.domain import archive
-from ssmd.projections.projection import Projection, Rows, row_key
+from ssmd.projections.projection import Projection, Rows, id_parts, row_key
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "inventory"
@@ -62,7 +62,7 @@ def partitions_of_date_prefix(feed: str, date: str) -> str:
 
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     envelope = recorded.envelope
-    parts = envelope.aggregate_key.parts
+    parts = id_parts(envelope)
     feed, date, type_, name = parts
     key = row_key(_PARTITION, *parts)
     partition = rows.get(key, Partition) or Partition(feed, date, type_, name, opened_ns=envelope.ts_ns)

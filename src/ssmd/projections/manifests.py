@@ -19,10 +19,9 @@ from typing import Final
 import msgspec
 
 from ssmd.archive.keys import parse_segment
-from ssmd.clock import date_of
 from ssmd.domain import archive, capture
 from ssmd.projections.gaps import fold_gap
-from ssmd.projections.projection import Projection, Rows, row_key, row_prefix
+from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix, utc_date
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "manifests"
@@ -33,7 +32,7 @@ _VERSION: Final = "version"
 DOCUMENTS_PREFIX: Final = row_prefix(_DOCUMENT)
 
 
-class Segment(msgspec.Struct, frozen=True):
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """One object of the directory, and where it comes from in the stream. Fields as in `archive.SegmentFile`."""
 
     name: str
@@ -113,17 +112,17 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
 
 
 def _fold_capture(rows: Rows, recorded: RecordedEvent, event: capture.CaptureEvent) -> None:
-    feed, connection = recorded.envelope.aggregate_key.parts
+    feed, connection = id_parts(recorded.envelope)
     if isinstance(event, capture.Connected):
         rows.put(row_key(_VERSION, feed, connection), Version(event.version))
-        _name_version(rows, recorded, feed, connection, date_of(event.ts_recv_ns), event.version)
+        _name_version(rows, recorded, feed, connection, utc_date(event.ts_recv_ns), event.version)
         return
     before, after = fold_gap(rows, recorded, event)
     if after is None:
         return
     dates = rows.get(row_key(DATES, feed), Dates) or Dates()
-    first = date_of(after.start_ns)
-    last = "" if after.is_open or before is None or before.is_open else date_of(max(before.end_ns, after.end_ns))
+    first = utc_date(after.start_ns)
+    last = "" if after.is_open or before is None or before.is_open else utc_date(max(before.end_ns, after.end_ns))
     until = len(dates.dates) if not last else bisect_right(dates.dates, last)
     # All dates the gap touches or touched before: while it is open, every later date shows it.
     for date in dates.dates[bisect_left(dates.dates, first) : until]:
@@ -145,7 +144,7 @@ def _name_version(rows: Rows, recorded: RecordedEvent, feed: str, connection: st
 
 
 def _fold_archive(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
-    feed, date, type_, partition = recorded.envelope.aggregate_key.parts
+    feed, date, type_, partition = id_parts(recorded.envelope)
     shelf_key = row_key(SHELF, feed, date)
     shelf = rows.get(shelf_key, Shelf) or Shelf()
     if isinstance(event, archive.SegmentSealed):
