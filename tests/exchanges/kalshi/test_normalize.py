@@ -612,6 +612,20 @@ def test_a_session_that_heard_nothing_opens_its_hole_at_its_own_number() -> None
     assert gaps(tape.ctl(Disconnected("stale"))) == [("1000-3", "opened", "stale", "A", 1_000, 0)]
 
 
+def test_the_hole_after_such_a_session_is_closed_under_the_same_name_and_start() -> None:
+    tape = Tape(2_000, previous=PreviousSession(1_000, 3, 0, "stale"))
+    tape.book("A")
+    assert gaps(tape.frame(snapshot("A", 1))) == [("1000-3", "closed", "stale", "A", 1_000, 4_000_000)]
+
+
+def test_a_market_deleted_from_the_subscription_is_not_missed() -> None:
+    tape = Tape()
+    tape.book("A", "B")
+    tape.out(2, "update_subscription", sid=1, action="delete_markets", market_tickers=["B"])
+    assert tape.frame({"type": "ok", "id": 2, "sid": 1, "seq": 1}).facts == ()
+    assert [gap[3] for gap in gaps(tape.ctl(Disconnected("stopped", last_recv_ns=1)))] == ["A"]
+
+
 def test_the_same_entries_give_the_same_results() -> None:
     def once() -> list[Mapped]:
         tape = Tape(previous=PreviousSession(4, 7, 1, "killed"))
