@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from ssmd.clock import Clock
 from ssmd.errors import Misconfigured, SsmdError, Unavailable
 from ssmd.services.embedded_servers import PreparedServer, prepare_cache, prepare_nats, usable_port
+from ssmd.services.first_failure import first_failure
 from ssmd.services.run_file import Endpoints, RunFile, RunLock
 from ssmd.services.supervisor import ChildEvent, ChildSpec, Supervisor, spec_of
 from ssmd.streams import topology
@@ -54,8 +55,7 @@ class LocalSystem:
             await self._start()
         except BaseExceptionGroup as group:
             await self._stop()
-            first, *_ = _leaves(group)
-            raise first from None
+            raise first_failure(group) from None
         except BaseException:
             await self._stop()
             raise
@@ -212,14 +212,6 @@ class LocalSystem:
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise Unavailable(f"the connector captures nothing after {CAPTURING_WITHIN_S:g} s: {reason}") from None
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """The exceptions in a group, those of a failed part before the cancellations that followed."""
-    found = [
-        leaf for error in group.exceptions for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
-    return sorted(found, key=lambda error: isinstance(error, asyncio.CancelledError))
 
 
 async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> list[topology.Difference]:

@@ -26,6 +26,7 @@ from ssmd.services.connector.sessions import close_killed_session, new_session_n
 from ssmd.services.connector.tape_follower import Names, TapeFollower
 from ssmd.services.connector.venue import Venue
 from ssmd.services.connector.venue_socket import Ending, VenueSocket
+from ssmd.services.first_failure import first_failure
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher
 from ssmd.streams.recorder import Recorder
@@ -105,6 +106,8 @@ class ConnectorService:
         self._tape = TapeWriter(self._directory, file_bytes=self._settings.file_bytes, bytes_max=self._settings.bytes_max)
         try:
             await self._run(self._tape)
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from None
         finally:
             self._tape.close()
 
