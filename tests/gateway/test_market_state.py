@@ -136,6 +136,14 @@ def test_a_gap_of_an_unfiltered_channel_leaves_books_alone_and_shows_in_the_trad
     assert [(gap.gap_id, gap.end_ns > 0) for gap in coverage.gaps] == [("trades", True)]
 
 
+def test_one_hole_of_several_unfiltered_channels_ends_channel_by_channel() -> None:
+    tape = Tape()
+    state = fold(tape.trade("A-1"), tape.gap("*", channel="trade"), tape.gap("*", channel="lifecycle"))
+    state.apply(tape.gap("*", channel="trade", closed=True), 4)
+    assert [gap.channel for gap in state.whole_gaps_open.values()] == ["lifecycle"]
+    assert [gap.channel for gap in state.whole_gaps_closed] == ["trade"]
+
+
 def test_past_the_limit_the_market_heard_of_least_recently_is_forgotten_and_counted() -> None:
     tape = Tape()
     state = fold(tape.trade("B"), tape.trade("A"), tape.trade("B"), tape.trade("C"), markets_max=2)

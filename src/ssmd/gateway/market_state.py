@@ -27,8 +27,8 @@ class MarketState:
         self.trades_max = trades_max
         self._markets: OrderedDict[str, Market] = OrderedDict()
         self._tickers: list[str] = []
-        self.whole_gaps_open: OrderedDict[str, Gap] = OrderedDict()
-        """Open gaps of whole channels, by gap id."""
+        self.whole_gaps_open: OrderedDict[tuple[str, str], Gap] = OrderedDict()
+        """Open gaps of whole channels, by gap id and channel: one hole may be told for several channels."""
         self.whole_gaps_closed: deque[Gap] = deque(maxlen=WHOLE_GAPS_MAX)
         self.stream_seq = 0
         """Everything up to and with this sequence of the market stream is in here."""
@@ -55,11 +55,12 @@ class MarketState:
         self.stream_seq = max(self.stream_seq, stream_seq)
 
     def _apply_whole(self, gap: Gap) -> None:
+        key = (gap.gap_id, gap.channel)
         if gap.state == "closed":
-            self.whole_gaps_open.pop(gap.gap_id, None)
+            self.whole_gaps_open.pop(key, None)
             self.whole_gaps_closed.append(gap)
         else:
-            self.whole_gaps_open[gap.gap_id] = gap
+            self.whole_gaps_open[key] = gap
             if len(self.whole_gaps_open) > WHOLE_GAPS_MAX:
                 self.whole_gaps_open.popitem(last=False)
         # A named channel without a ticker filter carries no books (books need a filter on every venue we know).

@@ -241,7 +241,7 @@ def _trades_coverage(state: MarketState, market: Market) -> TradesCoverage:
     closed = [gap for gap in (*market.gaps_closed, *state.whole_gaps_closed) if gap.end_ns >= since_ns]
     known = [*closed, *market.gaps_open.values(), *state.whole_gaps_open.values()]
     # A gap of the whole connection is held by each market and by the feed: told once.
-    gaps = {gap.gap_id: gap for gap in sorted(known, key=lambda gap: (gap.start_ns, gap.gap_id))}
+    gaps = {(gap.gap_id, gap.channel): gap for gap in sorted(known, key=lambda gap: (gap.start_ns, gap.gap_id))}
     return TradesCoverage(
         verified=not gaps,
         gaps=tuple(gap_view(gap) for gap in gaps.values()),
