@@ -456,6 +456,20 @@ async def test_flush_seals_what_is_on_the_stream_and_goes_on(world: World) -> No
 
 
 @pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_a_flush_does_not_wait_for_messages_of_another_feed(world: World, kind: str) -> None:
+    feeder = Feeder()
+    archiver = world.archiver(kind)
+
+    async def body() -> None:
+        world.publish(feeder.connect())
+        world.publish([Outgoing(f"{ENV}.raw.other.main", b"x", ""), Outgoing(f"{ENV}.md.other.mark.main", b"x", "")])
+        await archiver.flush()
+        assert len(await world.check_seals(kind)) == 1
+
+    await _while_running(archiver, body)
+
+
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
 async def test_a_block_that_comes_too_early_waits_for_the_one_before(world: World, kind: str) -> None:
     feeder = Feeder()
     blocks = [feeder.connect(), feeder.frames(5), feeder.frames(5), feeder.frames(5)]
@@ -513,6 +527,16 @@ async def test_a_damaged_block_is_told_and_not_archived(world: World) -> None:
     assert f"message 2 on {ENV}.raw.{FEED}.main cannot be archived" in archiver.health().reason
     assert "digest does not match" in archiver.health().reason
     assert raw_lines(await world.content("raw")) == feeder.lines[:1]
+
+
+async def test_an_entry_of_an_unknown_kind_is_told_and_stops_nothing(world: World) -> None:
+    feeder = Feeder()
+    world.publish(feeder.connect())
+    block, _ = encode_body(feeder.session, 2, 1, NOON, NOON, feeder.digest, pack_entry(9, NOON, b"?"))
+    world.publish([Outgoing(subjects.raw(ENV, FEED, "main"), block, "")])
+    archiver = await world.archive("raw")
+    assert "entries of kind [9] are unknown to this version" in archiver.health().reason
+    assert raw_lines(await world.content("raw")) == feeder.lines
 
 
 async def test_a_mark_whose_messages_are_missing_is_told(world: World) -> None:

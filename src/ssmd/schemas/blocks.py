@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -152,21 +152,24 @@ def decode_block(data: bytes, offset: int = 0) -> Block:
     found = _digest(data[offset : offset + _DIGEST_START], data[offset + 80 : body_start], body)
     if found != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
-    return Block(header.session, header.first_n, header.previous_digest, header.digest, list(_entries(header, body)))
+    return Block(header.session, header.first_n, header.previous_digest, header.digest, _entries(header, body))
 
 
-def _entries(header: BlockHeader, body: bytes) -> Iterator[Entry]:
+def _entries(header: BlockHeader, body: bytes) -> list[Entry]:
     at, n, end = 0, header.first_n, len(body)
-    while at < end:
-        if end - at < ENTRY_OVERHEAD_BYTES:
-            raise Malformed(f"block of session {header.session}: entry {n} is cut")
-        kind, ts, size = _ENTRY.unpack_from(body, at)
-        at += ENTRY_OVERHEAD_BYTES
-        payload = body[at : at + size]
-        if len(payload) != size:
-            raise Malformed(f"block of session {header.session}: entry {n} is cut")
-        yield Entry(kind, n, ts, payload)
-        at += size
-        n += 1
+    entries: list[Entry] = []
+    unpack, new = _ENTRY.unpack_from, tuple.__new__  # looked up once: this is the hot loop of all readers
+    try:
+        while at < end:
+            kind, ts, size = unpack(body, at)
+            at += ENTRY_OVERHEAD_BYTES
+            entries.append(new(Entry, (kind, n, ts, body[at : at + size])))
+            at += size
+            n += 1
+    except struct.error as error:
+        raise Malformed(f"block of session {header.session}: entry {n} is cut") from error
+    if at != end:
+        raise Malformed(f"block of session {header.session}: entry {n - 1} is cut")
     if n - header.first_n != header.entries_count:
         raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {n - header.first_n} found")
+    return entries

@@ -182,6 +182,8 @@ class MarketIntake:
 
 def _check_whole(mark: Mark, block: _Block) -> None:
     where = f"mark of {mark.connection}, session {mark.session}, entries {mark.first_n}..{mark.last_n}"
+    if not 0 <= mark.ts_recv_ns < 1 << 64:
+        raise Malformed(f"{where} has the impossible receive time {mark.ts_recv_ns}")
     missing = [number for number in range(mark.parts) if number not in block.parts]
     if missing:
         raise Malformed(f"{where} tells {mark.parts} messages, {len(missing)} are missing (the first is {missing[0]})")

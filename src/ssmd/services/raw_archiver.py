@@ -25,6 +25,8 @@ from ssmd.streams.transport import StreamMessage, StreamName, Transport
 
 NAME: Final = "raw-archiver"
 KIND: Final = "raw"
+_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
+_CTL: Final = int(EntryKind.CTL)
 
 
 class RawIntake:
@@ -50,6 +52,9 @@ class RawIntake:
     def take(self, message: StreamMessage) -> Unit[Sequence[Entry]] | None:
         _, _, connection = subjects.parse_raw(message.subject)
         block = decode_block(message.payload)
+        unknown = {entry[0] for entry in block.entries} - _KINDS
+        if unknown:
+            raise Malformed(f"entries of kind {sorted(unknown)} are unknown to this version", mend="upgrade ssmd")
         return Unit(
             connection=connection,
             session=block.session,
@@ -92,14 +97,13 @@ class RawIntake:
 
 
 def _day_mark(block: Block) -> str:
-    for entry in reversed(block.entries):
-        if entry.kind == EntryKind.CTL:
-            try:
-                fact = decode_fact(entry.payload)
-            except Malformed:
-                continue  # a fact of a later version: archived like any entry
-            if isinstance(fact, DayMark):
-                return fact.date
+    for payload in [payload for kind, _, _, payload in block.entries if kind == _CTL]:
+        try:
+            fact = decode_fact(payload)
+        except Malformed:
+            continue  # a fact of a later version: archived like any entry
+        if isinstance(fact, DayMark):
+            return fact.date
     return ""
 
 

@@ -33,8 +33,8 @@ from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamReader, Transport
 
 POLL_S: Final = 0.1
-EMPTY_POLLS: Final = 5
-"""So many reads without a message mean that there is none, where the stream's last one is not for this archiver."""
+EMPTY_POLLS: Final = 10
+"""So many reads without a message mean that no unknown connection has one, where the stream's last one is another feed's."""
 
 HOLD_SECONDS: Final = 5.0
 FLUSH_TIMEOUT_S: Final = 60.0
@@ -234,17 +234,29 @@ class StreamArchiver:
                 await self._offer(unit)
 
     async def _is_caught_up(self) -> bool:
+        """Whether all that the stream holds for this archiver has been read.
+
+        Its last message may be another feed's, and is never read then. So it is enough to have read the last one of
+        each connection known, when for a while nothing of an unknown one has come either.
+        """
         if asyncio.get_running_loop().time() > self._patience.gives_up_at:
             return True
         if self._reader is None:
             return False
-        if self._empty_polls >= EMPTY_POLLS:
-            return True
+        stream = self._intake.stream
         try:
-            return self._seq >= (await self._transport.state(self._intake.stream)).last_seq
+            if self._seq >= (await self._transport.state(stream)).last_seq:
+                return True
+            if self._empty_polls < EMPTY_POLLS:
+                return False
+            for connection in {*self._continuity, *self._sealer.positions.connections}:
+                last = await self._transport.last(stream, self._intake.closing_subject(connection))
+                if last is not None and last.seq > self._seq:
+                    return False
         except Unavailable as error:
             self._patience.away = f"stream: {error.message}"
             return False
+        return True
 
     async def _look_after_time(self) -> None:
         now_ns = self._clock.monotonic_ns()
