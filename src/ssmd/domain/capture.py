@@ -54,7 +54,7 @@ class Connected(CaptureEvent, frozen=True, tag="capture.connected.v1"):
 
 
 class Subscribed(CaptureEvent, frozen=True, tag="capture.subscribed.v1"):
-    """The venue acknowledged a subscription. `tickers_sha256` addresses the sorted set, "" = no ticker filter."""
+    """The venue acknowledged a subscription. `tickers` empty = no ticker filter."""
 
     sid: int
     channel: str

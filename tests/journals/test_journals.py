@@ -1,0 +1,68 @@
+"""Bytes of every event version ever released, one file per tag: today's code must read, keep and fold them.
+
+Never change a file here: a released event never changes. A new version gets a new tag, an upcaster and a new file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ssmd.domain import archive, capture, trading_day
+from ssmd.domain.capture import TapePlace
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.domain.decider import tag_of
+from ssmd.domain.envelope import Envelope, decode_envelope, encode_envelope
+
+DIRECTORY = Path(__file__).parent
+FILES = sorted(DIRECTORY.glob("*.jsonl"))
+SESSION = 1_778_760_000_000_000_001
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def test_every_event_type_has_frozen_bytes() -> None:
+    """A new event type: add `tests/journals/TAG.jsonl`, one stored envelope a line, as the journal has it."""
+    assert [path.stem for path in FILES] == list(CATALOGUE.tags)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_released_bytes_are_read_and_written_alike(path: Path) -> None:
+    lines = _lines(path)
+    assert lines
+    for line in lines:
+        envelope = decode_envelope(line)
+        assert encode_envelope(envelope) == line
+        event = CATALOGUE.decode(envelope.type, envelope.data)
+        assert (envelope.type, tag_of(event)) == (path.stem, path.stem)
+        assert msgspec.json.encode(event) == bytes(envelope.data)
+
+
+STATES: dict[str, Any] = {
+    "trading-day": trading_day.State(
+        status="complete",
+        date="2026-05-14",
+        steps=(("end", "seal"),),
+        totals=trading_day.Totals(102_555, {"book": 80_000, "gap": 3, "trade": 2211}, 12, 987_654_321, 3),
+    ),
+    "capture": capture.State(last=TapePlace(SESSION, 24, 0), epoch=1),
+    "archive": archive.State(
+        epoch=1, instance="raw-archiver-0", incarnation="5f1e", last_seq=42, segments=2, records=197, size_bytes=3579
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CATALOGUE.deciders))
+def test_released_bytes_fold(kind: str) -> None:
+    envelopes: list[Envelope] = [
+        envelope for path in FILES for envelope in map(decode_envelope, _lines(path)) if envelope.aggregate == kind
+    ]
+    envelopes.sort(key=lambda envelope: envelope.version)
+    assert [envelope.version for envelope in envelopes] == list(range(1, len(envelopes) + 1))
+    events = [CATALOGUE.decode(envelope.type, envelope.data) for envelope in envelopes]
+    assert CATALOGUE.deciders[kind].fold(events) == STATES[kind]

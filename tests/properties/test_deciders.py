@@ -1,0 +1,155 @@
+"""The laws of every decider, on random histories and random events."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssmd.domain import archive, capture, trading_day
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.domain.decider import Decider, tag_of
+from ssmd.domain.envelope import AggregateId, Envelope, decode_envelope, encode_envelope
+from ssmd.errors import Malformed, Rejected
+
+SOME = settings(max_examples=50, deadline=None)
+AnyDecider = Decider[Any, Any, Any]
+
+# Few values, so that commands meet.
+SMALL = st.integers(0, 3)
+WORD = st.sampled_from(["", "a", "b"])
+DATES = st.sampled_from(["2026-05-14", "2026-05-15", "2026-02-30", "20260514", "yesterday", ""])
+
+st.register_type_strategy(
+    trading_day.Totals,
+    st.builds(
+        trading_day.Totals,
+        messages=SMALL,
+        records=st.dictionaries(st.sampled_from(["trade", "book", "gap"]), SMALL),
+        segments=SMALL,
+        size_bytes=SMALL,
+        gaps=SMALL,
+    ),
+)
+
+
+def _capture_commands() -> st.SearchStrategy[Any]:
+    places = st.builds(capture.TapePlace, SMALL, SMALL, SMALL)
+    events = st.one_of([st.builds(event) for event in capture.EVENTS])
+
+    def placed(event: Any, place: capture.TapePlace) -> capture.RecordFact:
+        moved = msgspec.structs.replace(event, session=place.session, n=place.n, index=place.index)
+        return capture.RecordFact(place, moved)
+
+    return st.one_of(st.builds(placed, events, places), st.builds(capture.RecordFact, places, events))
+
+
+COMMANDS: dict[str, st.SearchStrategy[Any]] = {
+    "trading-day": st.one_of(
+        st.builds(trading_day.StartDay, date=DATES, reason=WORD),
+        st.builds(trading_day.RecordStep, phase=st.sampled_from(["start", "end"]), step=WORD, detail=WORD),
+        st.just(trading_day.ActivateDay()),
+        st.builds(trading_day.EndDay, date=DATES, reason=WORD),
+        st.builds(trading_day.CompleteDay),
+        st.builds(trading_day.FailDay, error=WORD),
+    ),
+    "capture": _capture_commands(),
+    "archive": st.one_of(
+        st.builds(archive.OpenPartition, epoch=SMALL, instance=WORD),
+        st.builds(archive.PlanSegment, epoch=SMALL, incarnation=WORD, first_seq=SMALL, last_seq=SMALL, reason=WORD),
+        st.builds(
+            archive.SealSegment,
+            epoch=SMALL,
+            incarnation=WORD,
+            first_seq=SMALL,
+            last_seq=SMALL,
+            last_message_id=WORD,
+            files=st.lists(st.builds(archive.SegmentFile), max_size=2).map(tuple),
+            sessions=st.lists(st.builds(archive.SessionReached), max_size=2).map(tuple),
+        ),
+        st.builds(archive.CompletePartition, reason=WORD),
+    ),
+}
+
+DECIDERS = sorted(CATALOGUE.deciders)
+
+
+def test_every_aggregate_is_under_the_laws() -> None:
+    assert sorted(COMMANDS) == DECIDERS
+
+
+def _decide(decider: AnyDecider, state: Any, command: Any) -> Any:
+    """Its events, or the rule that refused; any other error fails the test."""
+    try:
+        return tuple(decider.decide(state, command))
+    except Rejected as error:
+        return f"{error.rule}: {error.message}"
+
+
+@pytest.mark.parametrize("kind", DECIDERS)
+@SOME
+@given(data=st.data())
+def test_deciding_is_deterministic_and_deciding_again_is_quiet(kind: str, data: st.DataObject) -> None:
+    decider = CATALOGUE.deciders[kind]
+    state = decider.initial
+    history: list[Any] = []
+    for command in data.draw(st.lists(COMMANDS[kind], max_size=12)):
+        events = _decide(decider, state, command)
+        assert _decide(decider, state, command) == events
+        if isinstance(events, str):
+            continue
+        history += events
+        state = decider.fold(events, state)
+        assert _decide(decider, state, command) == ()
+    assert decider.fold(history) == state
+
+
+@pytest.mark.parametrize("kind", DECIDERS)
+@SOME
+@given(data=st.data())
+def test_evolve_takes_any_event_in_any_order(kind: str, data: st.DataObject) -> None:
+    decider = CATALOGUE.deciders[kind]
+    events = data.draw(st.lists(st.one_of([st.builds(event) for event in decider.events]), max_size=8))
+    state = decider.fold(events)
+    assert type(state) is type(decider.initial)
+    assert decider.fold(events) == state
+    for command in data.draw(st.lists(COMMANDS[kind], max_size=3)):
+        _decide(decider, state, command)
+
+
+@pytest.mark.parametrize("kind", DECIDERS)
+@SOME
+@given(data=st.data())
+def test_events_come_back_byte_for_byte(kind: str, data: st.DataObject) -> None:
+    event = data.draw(st.one_of([st.builds(one) for one in CATALOGUE.deciders[kind].events]))
+    encoded = msgspec.json.encode(event)
+    again = CATALOGUE.decode(tag_of(event), encoded)
+    assert (again, msgspec.json.encode(again)) == (event, encoded)
+
+
+@SOME
+@given(parts=st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple), version=st.integers(1, 1 << 62), actor=st.text())
+def test_envelopes_come_back_byte_for_byte(parts: tuple[str, ...], version: int, actor: str) -> None:
+    try:
+        aggregate = AggregateId("thing", parts)
+        key = aggregate.key
+    except UnicodeEncodeError:  # a lone surrogate is no text that could be stored
+        return
+    envelope = Envelope("id", "thing.done.v1", "thing", key, version, -version, actor, "", "", "", msgspec.Raw(b"[1]"))
+    payload = encode_envelope(envelope)
+    assert decode_envelope(payload) == envelope
+    assert encode_envelope(decode_envelope(payload)) == payload
+    assert decode_envelope(payload).aggregate_key == aggregate
+
+
+@SOME
+@given(payload=st.binary(max_size=64))
+def test_other_bytes_are_malformed_and_nothing_else(payload: bytes) -> None:
+    with suppress(Malformed):
+        decode_envelope(payload)
+    with suppress(Malformed):
+        CATALOGUE.decode("trading-day.activated.v1", payload)
