@@ -63,6 +63,7 @@ class CaptureFeed:
             Malformed: a line does not fit; names file and line.
             Misconfigured: the file cannot be read.
         """
+        self._failure = asyncio.get_running_loop().create_future()
         found = await asyncio.to_thread(self._scan)
         self._queue.extend(_Part(span) for span in found)
         self._total = sum(span.frames for span in found)
@@ -150,7 +151,7 @@ class CaptureFeed:
 
     async def run(self) -> None:
         """Until cancelled; raises what made playing impossible (the file changed under us)."""
-        self._failure = asyncio.get_running_loop().create_future()
+        assert self._failure is not None  # noqa: S101 - prepare came first
         try:
             await self._failure
         finally:

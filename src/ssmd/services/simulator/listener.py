@@ -22,7 +22,7 @@ _HEAD_MAX = 65_536
 _BODY_MAX = 1 << 20
 _IDLE_S = 75.0
 _COMMAND_MAX = 64 * 1024 * 1024  # a subscribe may name hundreds of thousands of tickers
-_HIGH_WATER = 1 << 20
+_HIGH_WATER = 256 * 1024
 
 
 class HttpRequest(NamedTuple):

@@ -9,7 +9,7 @@ from ssmd.exchanges.kalshi.simulated.subscriptions import Subscriptions
 from ssmd.services.simulator.connection import Connection
 
 _TICK_S = 0.005
-_SLICE = 500
+_SLICE = 100  # steps between two turns of the loop: a millisecond or two
 
 
 class SeededFeed:
