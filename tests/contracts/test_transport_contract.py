@@ -188,3 +188,27 @@ async def test_a_reader_says_when_the_stream_is_another_one(tmp_path: Path) -> N
     await reader.close()
     await transport.close()
     await again.stop()
+
+
+async def test_a_burst_behind_a_trickle_is_read_in_order_by_the_same_consumer(transport_url: str, fresh_env: str) -> None:
+    await apply_streams(transport_url, fresh_env)
+    transport = await NatsTransport.open(transport_url, fresh_env)
+    reader = await transport.read("market")
+    publisher = await transport.publisher()
+    sent: list[Outgoing] = []
+    got: list[StreamMessage] = []
+    consumers = set()
+    for size in (1, 3, 700, 1, 1500, 2, 900, 4000, 1):
+        burst = [book(fresh_env, f"T{i % 7}", f"{len(sent) + i:x}") for i in range(size)]
+        sent += burst
+        await publisher.publish(burst)
+        # Busy elsewhere while the burst comes in: it is read in one go.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        got += await take(reader, size)
+        consumers.add(id(reader._consumer))  # type: ignore[attr-defined]
+    assert [message.payload for message in got] == [message.payload for message in sent]
+    assert len(consumers) == 1, "the consumer had to be replaced"
+    await reader.close()
+    await publisher.close()
+    await transport.close()

@@ -1,7 +1,7 @@
 """Reading a stream in order: an ephemeral pull consumer with two requests outstanding, checked for holes.
 
 Promise: every message that matches, once, in stream order, from a start position on. What is not asked for is not
-sent, so memory is bounded by two requests. Each message's consumer sequence must follow the one before it; a hole, a
+sent, so memory is bounded by three requests. Each message's consumer sequence must follow the one before it; a hole, a
 deleted consumer, a lost connection or a silent server end this consumer (`failure`), and the owner makes another one
 behind the last message it got.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
 
+from ssmd.errors import Unavailable
 from ssmd.streams.connection import API, STATUS_HEADER, Connection
 
 API_TIMEOUT_S: Final = 5.0
@@ -26,11 +26,9 @@ SILENCE_S: Final = 3.5
 """Without a message or heartbeat for this long while requests are out, the server is taken for gone."""
 INACTIVE_S: Final = 60.0
 MESSAGE_ID: Final = "Nats-Msg-Id"
-_REQUEST_ENDED: Final = frozenset({"404", "408"})
+PENDING: Final = "Nats-Pending-Messages"
+_REQUEST_ENDED: Final = frozenset({"404", "408", "409"})
 _IDLE: Final = "100"
-_CONFLICT: Final = "409"
-_REQUEST_FULL: Final = frozenset({"Batch Completed", "Message Size Exceeds MaxBytes"})
-REQUESTS: Final = 2
 
 
 class Pulled(NamedTuple):
@@ -40,15 +38,6 @@ class Pulled(NamedTuple):
     subject: str
     payload: bytes
     headers: dict[str, str] | None
-
-
-class _Slot:
-    """One of the outstanding requests: its inbox, how many were made on it, deliveries left of the current one."""
-
-    def __init__(self, inbox: str) -> None:
-        self.inbox = inbox
-        self.asked = 0
-        self.left = 0
 
 
 class PullConsumer:
@@ -73,8 +62,9 @@ class PullConsumer:
         }
         self._request = msgspec.json.encode(request)
         self._name = ""
-        # Deliveries keep their stored subject, so only the subscription tells which request they answer.
-        self._slots = [_Slot(connection.new_inbox()) for _ in range(REQUESTS)]
+        # One inbox for all requests: two subscriptions would be two queues, and the order between them lost.
+        self._inbox = connection.new_inbox()
+        self._credit = 0
         self._consumer_seq = 0
         self._held: deque[Pulled] = deque()
         self._arrived = asyncio.Event()
@@ -109,30 +99,32 @@ class PullConsumer:
             "inactive_threshold": int(INACTIVE_S * 1e9),
             **({"filter_subjects": list(filters)} if filters else {}),
         }
-        for slot in self._slots:
-            await self._connection.subscribe(f"{slot.inbox}.*", partial(self._on_message, slot))
+        await self._connection.subscribe(self._inbox, self._on_message)
         answer = await self._connection.api(
             f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config}, timeout_s=API_TIMEOUT_S
         )
         self._name = answer["name"]
         self._last_activity_s = asyncio.get_running_loop().time()
-        await self._ask()
+        await self._top_up()
 
     async def _ask(self) -> None:
-        for slot in self._slots:
-            if slot.left or len(self._held) >= self._batch or self.failure:
-                continue
-            slot.asked += 1
-            slot.left = self._batch
+        try:
+            await self._top_up()
+        except Unavailable as error:
+            self._fail(error.message)
+
+    async def _top_up(self) -> None:
+        while self._credit <= self._batch and len(self._held) <= self._batch and not self.failure:
+            self._credit += self._batch
             await self._connection.publish(
-                f"{API}CONSUMER.MSG.NEXT.{self._stream}.{self._name}", self._request, reply=f"{slot.inbox}.{slot.asked}"
+                f"{API}CONSUMER.MSG.NEXT.{self._stream}.{self._name}", self._request, reply=self._inbox
             )
 
-    async def _on_message(self, slot: _Slot, msg: Msg) -> None:
+    async def _on_message(self, msg: Msg) -> None:
         self._last_activity_s = asyncio.get_running_loop().time()
         # A delivery's reply subject carries both sequences; a status message is answered by nobody.
         if not msg.reply:
-            self._on_status(slot, msg)
+            self._on_status(msg.headers or {})
             return
         fields = msg.reply.split(".")
         stream_seq, consumer_seq = int(fields[-4]), int(fields[-3])
@@ -141,20 +133,18 @@ class PullConsumer:
             return
         self._consumer_seq = consumer_seq
         self.last_seq = stream_seq
-        slot.left -= 1
+        self._credit -= 1
         self._held.append(Pulled(stream_seq, msg.subject, msg.data, msg.headers))
         self._arrived.set()
 
-    def _on_status(self, slot: _Slot, msg: Msg) -> None:
-        headers = msg.headers or {}
-        status, text = headers.get(STATUS_HEADER, ""), headers.get("Description", "")
-        if status == _IDLE or msg.subject != f"{slot.inbox}.{slot.asked}":
-            return
-        if status in _REQUEST_ENDED or (status == _CONFLICT and text in _REQUEST_FULL):
-            slot.left = 0
+    def _on_status(self, headers: dict[str, str]) -> None:
+        """A request is over: what it still had to deliver is said in its status. Anything but that is the end."""
+        status = headers.get(STATUS_HEADER, "")
+        if status in _REQUEST_ENDED and PENDING in headers:
+            self._credit -= int(headers[PENDING])
             self._arrived.set()
-            return
-        self._fail(f"the server ended the consumer: {status} {text}".rstrip())
+        elif status != _IDLE:
+            self._fail(f"the server ended the consumer: {status} {headers.get('Description', '')}".rstrip())
 
     def _fail(self, reason: str) -> None:
         self.failure = self.failure or reason
@@ -183,7 +173,7 @@ class PullConsumer:
     def _check(self, now_s: float) -> None:
         if self._connection.lost.is_set():
             self._fail(f"connection lost: {self._connection.reason or 'closed'}")
-        elif any(slot.left for slot in self._slots) and now_s - self._last_activity_s > SILENCE_S:
+        elif self._credit and now_s - self._last_activity_s > SILENCE_S:
             self._fail(f"no heartbeat for {now_s - self._last_activity_s:.1f} s")
 
     async def close(self) -> None:
