@@ -24,14 +24,14 @@ Levels = tuple[tuple[str, str], ...]
 YesNo = Literal["yes", "no"]
 
 
-class Envelope(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
+class Envelope(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True, gc=False):
     """Keys any message may carry. `id` echoes a command's id, 0 = none."""
 
     id: int = 0
     sending_ts_ms: Millis = 0
 
 
-class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """Root of the `msg` objects."""
 
 

@@ -65,8 +65,11 @@ class Hole:
 class Holes:
     """The open holes of one session, and the one before it.
 
+    Args:
+        wanted: tickers of this session, as they become known; once all are back, the hole before it is told as closed.
+
     Attributes:
-        wanted: tickers of this session; the hole before it is told as closed once they are all back.
+        tell_at_ns: when the closings gathered so far are to be told, 0 = there are none.
     """
 
     def __init__(self, wanted: set[str]) -> None:
@@ -74,12 +77,7 @@ class Holes:
         self._open: list[Hole] = []
         self._before: Hole | None = None
         self._returned: set[str] = set()
-        self._tell_at_ns = 0
-
-    @property
-    def is_gathering(self) -> bool:
-        """Some closings are not yet told in a fact."""
-        return self._tell_at_ns > 0
+        self.tell_at_ns = 0
 
     def begin_after(self, hole: Hole) -> None:
         """`hole` lies before this session. Which tickers it was opened for is not known here."""
@@ -166,8 +164,8 @@ class Holes:
             self._open.remove(hole)
 
     def _gather(self, out: Output) -> None:
-        if not self._tell_at_ns:
-            self._tell_at_ns = out.ts_ns + GATHER_NS
+        if not self.tell_at_ns:
+            self.tell_at_ns = out.ts_ns + GATHER_NS
 
     def _tell_closed(self, out: Output, hole: Hole) -> None:
         if hole.closed:
@@ -177,12 +175,12 @@ class Holes:
 
     def tell_due(self, out: Output) -> None:
         """Tell what was gathered long enough ago."""
-        if self._tell_at_ns and out.ts_ns >= self._tell_at_ns:
+        if self.tell_at_ns and out.ts_ns >= self.tell_at_ns:
             self.tell(out)
 
     def tell(self, out: Output) -> None:
         """Tell all closings not yet told."""
-        self._tell_at_ns = 0
+        self.tell_at_ns = 0
         for hole in (*self._open, *((self._before,) if self._before else ())):
             self._tell_closed(out, hole)
 

@@ -45,6 +45,7 @@ from ssmd.exchanges.kalshi.output import Findings, Output, type_of
 from ssmd.exchanges.kalshi.sequence import Sequences
 from ssmd.exchanges.kalshi.subscriptions import BOOK, CHANNEL_OF_TYPE, Sub, Subscriptions
 from ssmd.exchanges.kalshi.timestamps import event_ns
+from ssmd.exchanges.kalshi.translate import CHANGES, PRICES
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.control import ClockStepped, Connected, DayMark, Disconnected, TailCut, decode_fact
 from ssmd.schemas.records import WHOLE_CHANNEL, BookDelta, Record, Side, SizeMeaning
@@ -106,11 +107,11 @@ class KalshiMapper:
         sid, seq, msg = frame.sid, frame.seq, frame.msg
         ticker = msg.market_ticker
         sub = self._subs.by_sid.get(sid)
-        if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.is_gathering:
+        if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.tell_at_ns:
             return None
         try:
-            price = translate.PRICES[msg.price_dollars]
-            size = translate.CHANGES[msg.delta_fp]
+            price = PRICES[msg.price_dollars]
+            size = CHANGES[msg.delta_fp]
             ts_event_ns = event_ns(msg.ts, msg.ts_ms)
         except Malformed:
             return None
