@@ -78,12 +78,14 @@ class SimulatorSettings(Document, frozen=True, kw_only=True):
     """For endpoint "simulator": a seeded market model of `rate` messages a second at 1x, or a capture's frames.
 
     `port` 0 = any free one, told by `ssmd up` and in the run file. `capture`: a .jsonl or .jsonl.zst file.
+    `start_paused`: frames are held back until POST /simulator/resume.
     """
 
     seed: int = 1
     rate: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     capture: str = ""
+    start_paused: bool = False
     markets: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
     speed: Annotated[str, msgspec.Meta(pattern=r"^(max|\d+(\.\d+)?x)$")] = "1x"
 

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 from ssmd.application.handler import Application
 from ssmd.clock import Clock
+from ssmd.crash_points import CrashPoint, no_crash
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Misconfigured
 from ssmd.identifiers import RandomBytes
+from ssmd.services.armed_crash import ArmedCrash
 from ssmd.services.component import Component
 from ssmd.wiring.backends import open_journal, open_rows_store, open_storage, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
@@ -36,6 +38,11 @@ class Parts:
     clock: Clock
     random: RandomBytes
     stack: AsyncExitStack
+
+    def crash_point(self, component: str) -> CrashPoint | None:
+        """The hook of a process that may be killed on purpose (SSMD_CRASH_POINTS); None = of one that may not."""
+        directory = self.variables.get("SSMD_CRASH_POINTS", "")
+        return ArmedCrash(Path(directory), component) if directory else None
 
 
 async def build(kind: str, parts: Parts) -> Component:
@@ -76,6 +83,7 @@ async def _simulator(parts: Parts) -> Component:
         seed=settings.seed,
         markets=settings.markets,
         rate=settings.rate,
+        start_paused=settings.start_paused,
         public_keys={key_id: public_pem(private_key).decode()} if private_key is not None else {},
         require_auth=private_key is not None,
     )
@@ -134,6 +142,7 @@ async def _connector(parts: Parts) -> Component:
             zone=document.timezone,
             config=environment.config,
         ),
+        crash_point=parts.crash_point("connector"),
     )
 
 
@@ -159,6 +168,7 @@ class _ArchiverParts(TypedDict):
     random: RandomBytes
     spool: Path
     settings: ArchiveSettings
+    crash_point: CrashPoint
 
 
 async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
@@ -177,6 +187,7 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
         "random": parts.random,
         "spool": environment.directory / "spool" / component,
         "settings": environment.document.archive,
+        "crash_point": parts.crash_point(component) or no_crash,
     }
 
 
@@ -189,7 +200,13 @@ async def _projector(parts: Parts) -> Component:
     parts.stack.push_async_callback(journal.close)
     store = open_rows_store(environment, parts.variables, parts.random)
     parts.stack.push_async_callback(store.close)
-    return ProjectorService(journal, store, ManifestSink(store, open_storage(environment)), random=parts.random)
+    return ProjectorService(
+        journal,
+        store,
+        ManifestSink(store, open_storage(environment)),
+        random=parts.random,
+        crash_point=parts.crash_point("projector") or no_crash,
+    )
 
 
 async def _gateway(parts: Parts) -> Component:

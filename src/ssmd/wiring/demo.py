@@ -41,6 +41,9 @@ CAPTURE_S: Final = 6.0
 REBUILT_WITHIN_S: Final = 30.0
 DONE_WITHIN_S: Final = 900.0
 SEGMENT_BYTES: Final = 16 << 20
+SEEDED_SOURCE: Final = "  simulator:\n    seed: 7\n    markets: 12\n    rate: 300\n"
+# Paused until the day has been started: a short capture would be over before.
+CAPTURED_SOURCE: Final = "  channels: [orderbook_delta, ticker]\n  simulator:\n    speed: max\n    start_paused: true\n"
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -141,11 +144,7 @@ class Demo:
             marker.write_text("made by ssmd demo; the next one replaces it\n", encoding="utf-8")
         except OSError as error:
             raise Misconfigured(f"cannot write to {directory}: {error.strerror}", mend="name another with --keep") from error
-        source = (
-            f"  channels: [orderbook_delta, ticker]\n  simulator:\n    speed: max\n    capture: {_yaml_text(capture)}\n"
-            if capture is not None
-            else "  simulator:\n    seed: 7\n    markets: 12\n    rate: 300\n"
-        )
+        source = f"{CAPTURED_SOURCE}    capture: {_yaml_text(capture)}\n" if capture is not None else SEEDED_SOURCE
         text = DEMO_ENVIRONMENT.format(capture=source, segment_bytes=SEGMENT_BYTES)
         write_registry(workspace.root, {ENV: text}, definition_sha256())
         return resolve_environment(workspace, ENV, date_of(self.clock.now_ns()))
@@ -211,10 +210,11 @@ class Demo:
         run = system.environment.run
         if run is None:
             raise Unavailable("the demo's run file is gone")
-        url = run.endpoints.simulator_rest.replace("/trade-api/v2", "/simulator/status")
+        url = run.endpoints.simulator_rest.replace("/trade-api/v2", "/simulator")
         try:
             async with asyncio.timeout(DONE_WITHIN_S), httpx.AsyncClient(timeout=5) as client:
-                while not (await client.get(url)).json()["done"]:
+                (await client.post(f"{url}/resume")).raise_for_status()
+                while not (await client.get(f"{url}/status")).json()["done"]:
                     await self._show_progress(system)
                     await asyncio.sleep(0.2)
                 while True:

@@ -105,8 +105,9 @@ class VenueSocket(WSListener):
                 self._fragments.clear()
             self._take(payload)
         elif kind == WSMsgType.CLOSE:
-            code, reason = frame.get_close_code(), frame.get_close_message() or b""
-            self._end(Ending("closed-by-venue", int(code.value), bytes(reason).decode("utf-8", "replace")))
+            code = frame.get_close_code()
+            reason = bytes(frame.get_close_message() or b"").decode("utf-8", "replace")
+            self._end(Ending("closed-by-venue", int(code.value), reason, f"the venue sent close code {int(code.value)}"))
             transport.send_close(code)
             transport.disconnect()
 

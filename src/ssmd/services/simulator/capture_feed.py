@@ -55,6 +55,8 @@ class CaptureFeed:
         self._failure: asyncio.Future[None] | None = None
         self._finished: list[Span] = []
         self._total = 0
+        self._running = asyncio.Event()
+        self._running.set()
 
     async def prepare(self) -> None:
         """Check every line and learn connections and markets.
@@ -147,7 +149,11 @@ class CaptureFeed:
         }
 
     def pause(self, *, paused: bool) -> None:
-        """A capture has its own pace; nothing to do."""
+        """Hold the frames back, or go on with them; their pace begins anew then."""
+        if paused:
+            self._running.clear()
+        else:
+            self._running.set()
 
     async def run(self) -> None:
         """Until cancelled; raises what made playing impossible (the file changed under us)."""
@@ -171,28 +177,39 @@ class CaptureFeed:
         loop = asyncio.get_running_loop()
         started: tuple[float, int] | None = None
         while part.done < part.span.frames:
+            if not self._running.is_set():
+                await self._running.wait()
+                started = None
             batch = await asyncio.to_thread(_take, source, min(_BATCH, part.span.frames - part.done))
             if not batch:
                 raise SsmdError(f"capture {self._path} became shorter while it was played")
             if started is None:
                 started = (loop.time(), batch[0].ts_recv_ns)
-            position = 0
-            while position < len(batch):
-                due = len(batch)
-                if self._speed:
-                    due, wait_s = self._due(batch, position, started, loop.time())
-                    if due == position:
-                        await asyncio.sleep(wait_s)
-                        continue
-                if not await connection.writable() or part.muted:
-                    return
-                position += self._send(connection, part, batch[position:due])
-                if not connection.open or part.muted:
-                    return
+            if not await self._play_batch(connection, part, batch, started):
+                return
             # At full speed the socket alone sets the pace: let the loop turn.
             await asyncio.sleep(0)
         if await connection.writable():
             connection.close(1000, "")
+
+    async def _play_batch(
+        self, connection: Connection, part: _Part, batch: list[CapturedFrame], started: tuple[float, int]
+    ) -> bool:
+        """Send `batch` at the pace; False when the connection takes no more."""
+        position = 0
+        while position < len(batch):
+            due = len(batch)
+            if self._speed:
+                due, wait_s = self._due(batch, position, started, asyncio.get_running_loop().time())
+                if due == position:
+                    await asyncio.sleep(wait_s)
+                    continue
+            if not await connection.writable() or part.muted:
+                return False
+            position += self._send(connection, part, batch[position:due])
+            if not connection.open or part.muted:
+                return False
+        return True
 
     def _due(self, batch: list[CapturedFrame], position: int, started: tuple[float, int], now: float) -> tuple[int, float]:
         """End of the frames that are due now, and the wait until the next one."""

@@ -63,6 +63,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ping_s, pong_deadline_s: a ping each ping_s; a client that has not answered any for pong_deadline_s is dropped.
         buffer_bytes: at paced speeds a client with more than this unread gets error 25.
         rest_tokens_s: read tokens a second for all REST callers, a call costs 10; 0 = no limit.
+        start_paused: hold the frames back until POST /simulator/resume.
         faults: ordered from the start.
     """
 
@@ -83,6 +84,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pong_deadline_s: int = 30
     buffer_bytes: int = 8 * 1024 * 1024
     rest_tokens_s: int = 0
+    start_paused: bool = False
     faults: tuple[FaultOrder, ...] = ()
 
 

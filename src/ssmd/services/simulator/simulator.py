@@ -99,6 +99,8 @@ class Simulator:
     async def start(self) -> None:
         """Read the capture, if there is one, and begin to serve."""
         await self._feed.prepare()
+        if self._config.start_paused:
+            self._feed.pause(paused=True)
         config = self._config
         apart = not _is_loopback(config.host)
         port = await self._serve(

@@ -1,0 +1,187 @@
+"""The main job through real processes: simulator, connector, NATS, archivers, projector, gateway.
+
+The promises of the first issue, on the genuine capture where it is present and on a seeded one of the same shape always.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.conftest import ROOT, find_tool
+from tests.e2e.main_job import MainJob, NaiveBook, open_zstd, run_main_job
+
+from ssmd.archive.storage_memory import MemoryStorage
+from ssmd.clock import SystemClock, date_of
+from ssmd.exchanges.book import Book
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
+from ssmd.projections import queries
+from ssmd.projections.manifest_sink import ManifestSink
+from ssmd.projections.views import PROJECTIONS, fold_views
+from ssmd.schemas.raw_line import read_lines
+from ssmd.schemas.records import BookDelta, BookSnapshot, Record
+from ssmd.services.simulator.seeded_capture import write_seeded_capture
+from ssmd.settings import Workspace
+from ssmd.wiring.backends import reading_journal
+from ssmd.wiring.environment import resolve_environment
+
+GENUINE = "kalshi-btc15m-2026-05-14.jsonl.zst"
+SAMPLES = 1000
+
+
+def prepare(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    if kind == "genuine":
+        directory: Path = request.getfixturevalue("shared_dir")
+        return directory / "captures" / GENUINE
+    path = tmp_path / "seeded.jsonl.zst"
+    write_seeded_capture(path, seed=11, frames=9000)
+    return path
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["seeded", "genuine"])
+async def test_the_main_job_holds_its_promises(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    job = run_main_job(prepare(kind, tmp_path, request), tmp_path / "workspace")
+    check_frames_are_archived_verbatim(job)
+    check_every_data_frame_yields_its_records(job, genuine=kind == "genuine")
+    check_books_equal_the_frames_books(job)
+    check_connections_and_close(job)
+    check_normalizing_again_gives_the_same_records(job)
+    check_capnp_reads_every_segment(job)
+    await check_rebuilt_answers_and_manifests_are_equal(job)
+
+
+def check_frames_are_archived_verbatim(job: MainJob) -> None:
+    archived: dict[int, list[str]] = {}
+    numbers: dict[int, list[int]] = {}
+    for line in job.raw_lines():
+        numbers.setdefault(line.session, []).append(line.n)
+        if line.direction == "in":
+            archived.setdefault(line.session, []).append(line.frame)
+    wanted = job.captured()
+    assert list(archived.values()) == wanted
+    assert job.report["frames"] == sum(len(frames) for frames in wanted)
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def check_every_data_frame_yields_its_records(job: MainJob, *, genuine: bool) -> None:
+    types = Counter(json.loads(frame)["type"] for frames in job.captured() for frame in frames)
+    records = job.report["records"]
+    assert (records["book"], records["snapshot"], records["quote"]) == (
+        types["orderbook_delta"],
+        types["orderbook_snapshot"],
+        types["ticker"],
+    )
+    if genuine:
+        assert (records["book"], records["snapshot"], records["quote"], job.report["frames"]) == (101_703, 4, 842, 102_555)
+
+
+def check_books_equal_the_frames_books(job: MainJob) -> None:
+    """At sampled points of each session's tape, both sides of every book, level by level."""
+    frames = [line for line in job.raw_lines() if line.direction == "in" and '"type":"orderbook_' in line.frame]
+    chosen = random.Random(1).sample(range(len(frames)), min(SAMPLES, len(frames)))
+    points = {(frames[index].session, frames[index].n) for index in chosen}
+    naive: dict[tuple[int, str], NaiveBook] = {}
+    wanted = {}
+    for line in frames:
+        frame = json.loads(line.frame)
+        book = naive.setdefault((line.session, frame["msg"]["market_ticker"]), NaiveBook())
+        book.apply(frame)
+        if (line.session, line.n) in points:
+            wanted[line.session, line.n] = book.levels()
+    books: dict[tuple[int, str], Book] = {}
+    found = {}
+    for record in job.records("book", "snapshot"):
+        assert isinstance(record, BookDelta | BookSnapshot)
+        rebuilt = books.setdefault((record.session, record.ticker), Book(record.ticker))
+        assert rebuilt.apply(record) == () or isinstance(record, BookDelta)
+        if (record.session, record.n) in points:
+            bids, asks = (
+                {scaled(level.price, rebuilt.price_exponent): scaled(level.size, rebuilt.size_exponent) for level in side}
+                for side in rebuilt.levels()
+            )
+            found[record.session, record.n] = (bids, asks)
+    assert len(wanted) == min(SAMPLES, len(frames))
+    assert found == wanted
+
+
+def scaled(mantissa: int, exponent: int) -> Decimal:
+    return Decimal(mantissa).scaleb(exponent)
+
+
+def check_connections_and_close(job: MainJob) -> None:
+    sessions = list(dict.fromkeys(line.session for line in job.raw_lines()))
+    assert len(sessions) == 3
+    second = [record for record in job.records("snapshot") if record.session == sessions[1]]
+    last = second[-1]
+    assert isinstance(last, BookSnapshot)
+    assert (last.bids, last.asks) == ((), ()), "the closed market's book ends with an empty snapshot"
+    events = [line["what"] for history in job.report["answers"]["history"] for line in history["lines"]]
+    assert sum(what.startswith("connected to ") for what in events) == 3
+    assert sum(what.startswith("disconnected: closed-by-venue") for what in events) == 3
+    assert [gap["cause"] for gap in job.report["answers"]["gaps"]] == ["closed-by-venue"] * 3
+    assert [gap["end_ns"] is None for gap in job.report["answers"]["gaps"]] == [
+        False,
+        bool(job.report["answers"]["gaps"][1]["open_tickers"]),
+        True,
+    ]
+
+
+def check_normalizing_again_gives_the_same_records(job: MainJob) -> None:
+    mappers: dict[int, KalshiMapper] = {}
+    again: list[Record] = []
+    for path in job.segments("raw"):
+        with open_zstd(path) as lines:
+            for conn, session, entry in read_lines(lines):
+                assert conn == "main"
+                mapper = mappers.setdefault(session, KalshiMapper("kalshi", session))
+                again += mapper.map(entry).records
+    assert again == job.records("book", "snapshot", "quote", "trade", "status", "gap")
+    assert any(type(record).__name__ == "Gap" for record in again)
+
+
+def check_capnp_reads_every_segment(job: MainJob) -> None:
+    tool = find_tool("capnp")
+    if tool is None:
+        return  # tests/services/test_archivers.py needs it, and says how to get it
+    definition = ROOT / "src" / "ssmd" / "schemas" / "market.capnp"
+    for kind, count in job.report["records"].items():
+        lines = 0
+        for path in job.segments(kind):
+            with open_zstd(path) as content:
+                decoded = subprocess.run(
+                    [tool, "decode", "--short", str(definition), "Record"],
+                    input=content.read(),
+                    capture_output=True,
+                    check=True,
+                )
+            lines += len(decoded.stdout.splitlines())
+        assert lines == count, kind
+
+
+async def check_rebuilt_answers_and_manifests_are_equal(job: MainJob) -> None:
+    """From the journal alone: no cache, no manifest."""
+    environment = resolve_environment(Workspace(job.workspace), "demo", date_of(SystemClock().now_ns()))
+    storage = MemoryStorage()
+    async with reading_journal(environment, {}) as journal:
+        views = await fold_views(journal, projections=PROJECTIONS)
+        await ManifestSink(views.rows, storage).reconcile()
+        answers = job.report["answers"]
+        assert to_json(await queries.inventory(views, "kalshi")) == answers["inventory"]
+        assert to_json(await queries.gaps(views, "kalshi")) == answers["gaps"]
+        history = [await queries.day_history(views, day.date) for day in await queries.days(views)]
+        assert to_json(history) == answers["history"]
+    root = environment.archive_directory
+    wanted = {str(Path(path).relative_to(root)): Path(path).read_bytes() for path in job.report["manifests"]}
+    rebuilt = {key: await storage.get(key) async for key in storage.list()}
+    assert rebuilt == wanted
+
+
+def to_json(value: object) -> object:
+    return json.loads(msgspec.json.encode(value))
