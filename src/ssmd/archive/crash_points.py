@@ -1,26 +1,17 @@
-"""Where an archiver may be killed on purpose: the steps of a seal, in order. A hook is called with the step's name."""
+"""The archivers' part of `ssmd.crash_points`: the steps of a seal, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from ssmd.crash_points import (
+    AFTER_SEAL,
+    AFTER_SPOOL_WRITE,
+    AFTER_UPLOAD_BEFORE_SEAL,
+    ARCHIVER,
+    BEFORE_UPLOAD,
+    CrashPoint,
+    no_crash,
+)
 
-AFTER_SPOOL_WRITE: Final = "archive-after-spool-write"
-"""Part of a segment is in the spool file."""
+ALL = ARCHIVER
 
-BEFORE_UPLOAD: Final = "archive-before-upload"
-"""The segment is whole in the spool; for a cut that content did not ask for, it is planned."""
-
-AFTER_UPLOAD_BEFORE_SEAL: Final = "archive-after-upload-before-seal"
-"""All files of the segment are in storage, the journal does not know of them."""
-
-AFTER_SEAL: Final = "archive-after-seal"
-"""The seal is in the journal."""
-
-ALL: Final = (AFTER_SPOOL_WRITE, BEFORE_UPLOAD, AFTER_UPLOAD_BEFORE_SEAL, AFTER_SEAL)
-
-CrashPoint = Callable[[str], None]
-
-
-def no_crash(_name: str, /) -> None:
-    """The hook of a process nobody wants to kill."""
+__all__ = ["AFTER_SEAL", "AFTER_SPOOL_WRITE", "AFTER_UPLOAD_BEFORE_SEAL", "ALL", "BEFORE_UPLOAD", "CrashPoint", "no_crash"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -76,6 +76,7 @@ class Folder:
     Args:
         stamp: the generation as it is.
         is_strict: stop at an event that cannot be folded, rather than record it and pass on.
+        before_commit: called when a batch is folded and nothing of it is committed.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class Folder:
         *,
         is_strict: bool = False,
         rows_cached_max: int = ROWS_CACHED_MAX,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self.projection = projection
         self.stamp = stamp
         self._store = store
         self._is_strict = is_strict
+        self._before_commit = before_commit
         self._rows = WorkingSet(stamp, rows_cached_max)
 
     async def apply(self, batch: Sequence[Decoded], position: int) -> Changes | None:
@@ -117,6 +120,7 @@ class Folder:
                 continue
             skipped += await self._fold(decoded)
         changes, encoded = self._rows.changes(self.stamp, position, skipped)
+        self._before_commit()
         self.stamp = await self._store.commit(self.stamp, changes)
         self._rows.settle(encoded)
         return changes

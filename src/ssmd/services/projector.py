@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ssmd import crash_points
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import Catalogue
 from ssmd.errors import Conflict, Malformed, SsmdError, Unavailable
@@ -71,6 +72,7 @@ class ProjectorService:
         catalogue: Catalogue = CATALOGUE,
         settings: ProjectorSettings = ProjectorSettings(),
         instance: str = "main",
+        crash_point: crash_points.CrashPoint = crash_points.no_crash,
     ) -> None:
         self.instance = instance
         self._journal = journal
@@ -81,6 +83,7 @@ class ProjectorService:
         self._aggregates = frozenset().union(*(projection.aggregates for projection in projections))
         self._catalogue = catalogue
         self._settings = settings
+        self._crash_point = crash_point
         self._stopping = asyncio.Event()
         self._dirty = asyncio.Event()
         self._moved = asyncio.Event()
@@ -208,8 +211,11 @@ class ProjectorService:
                 built = await rebuild(self._journal, self._store, projection, catalogue=self._catalogue, is_strict=is_strict)
                 stamp = built.after
             self._stamps[projection.name] = stamp
-            folders.append(Folder(projection, self._store, stamp))
+            folders.append(Folder(projection, self._store, stamp, before_commit=self._before_commit))
         return folders
+
+    def _before_commit(self) -> None:
+        self._crash_point(crash_points.AFTER_FOLD_BEFORE_COMMIT)
 
     async def _read(self, queue: asyncio.Queue[Batch | SsmdError], after: int) -> None:
         try:
@@ -278,6 +284,8 @@ class ProjectorService:
                     await sink.reconcile()
                     self._is_reconciled = True
                 self._dirty.clear()
+                if sink.pending:
+                    self._crash_point(crash_points.AFTER_COMMIT_BEFORE_MANIFEST)
                 await sink.write_pending()
             except SsmdError as error:
                 self._sink_failure = f"manifests are not written: {error.message}"

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from ssmd import crash_points
+from ssmd.crash_points import CrashPoint
 from ssmd.errors import Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.schemas.blocks import decode_header
@@ -24,6 +26,8 @@ from ssmd.streams.transport import Outgoing, PublishConnection, Transport
 WINDOW_MESSAGES: Final = 4096
 WINDOW_BYTES: Final = 32 << 20
 ACK_TIMEOUT_S: Final = 5.0
+STEP_S: Final = 0.001
+"""With crash points armed: time for the client to hand what was published to the socket."""
 
 
 class EntryPlace(NamedTuple):
@@ -87,6 +91,7 @@ class OrderedPublisher:
         window_messages: int = WINDOW_MESSAGES,
         window_bytes: int = WINDOW_BYTES,
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        crash_point: CrashPoint | None = None,
     ) -> None:
         self.acked = NOWHERE
         self.away = ""
@@ -98,6 +103,7 @@ class OrderedPublisher:
         self._window_messages = window_messages
         self._window_bytes = window_bytes
         self._ack_timeout_s = ack_timeout_s
+        self._crash_point = crash_point
         self._link: PublishConnection | None = None
         self._sent: deque[_Sent] = deque()
         self._held_messages = 0
@@ -147,6 +153,9 @@ class OrderedPublisher:
 
     async def _send(self, link: PublishConnection, sent: _Sent) -> None:
         """Send what the streams did not have of this unit when this connection was opened."""
+        if self._crash_point is not None:
+            await self._send_in_steps(link, sent, self._crash_point)
+            return
         if sent.unit.reaches > self._reached.raw:
             await link.publish((sent.unit.raw,))
             self._raw_sent += 1
@@ -154,6 +163,27 @@ class OrderedPublisher:
             await link.publish(sent.unit.market)
             self._market_sent += len(sent.unit.market)
         sent.raw_acks = self._raw_sent
+        sent.market_acks = self._market_sent
+
+    async def _send_in_steps(self, link: PublishConnection, sent: _Sent, crash_point: CrashPoint) -> None:
+        """As `_send`, passing the crash points; what was sent leaves the process before each."""
+        if sent.unit.reaches > self._reached.raw:
+            await link.publish((sent.unit.raw,))
+            self._raw_sent += 1
+            await asyncio.sleep(STEP_S)
+            crash_point(crash_points.AFTER_RAW_PUBLISH)
+        sent.raw_acks = self._raw_sent
+        sent.market_acks = self._market_sent
+        if sent.unit.reaches > self._reached.market:
+            *records, mark = sent.unit.market
+            await link.publish(records)
+            self._market_sent += len(records)
+            await asyncio.sleep(STEP_S)
+            crash_point(crash_points.AFTER_RECORDS_BEFORE_MARK)
+            await link.publish((mark,))
+            self._market_sent += 1
+            await asyncio.sleep(STEP_S)
+            crash_point(crash_points.AFTER_MARK_BEFORE_ACK)
         sent.market_acks = self._market_sent
 
     async def _progress(self) -> None:
@@ -174,6 +204,8 @@ class OrderedPublisher:
         if self._link is None:
             return
         raw, market = self._link.acks("raw"), self._link.acks("market")
+        if self._crash_point is not None and raw:
+            self._crash_point(crash_points.AFTER_RAW_ACK)
         while self._sent and self._sent[0].raw_acks <= raw and self._sent[0].market_acks <= market:
             self._drop_first()
 

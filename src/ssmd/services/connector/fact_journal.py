@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from ssmd import crash_points
 from ssmd.application.handler import Application
 from ssmd.domain import capture
 from ssmd.domain.capture import CaptureEvent, RecordFact, TapePlace
@@ -67,6 +68,7 @@ class FactJournal:
         *,
         on_fenced: Callable[[str], None],
         held_max: int = HELD_MAX,
+        crash_point: crash_points.CrashPoint = crash_points.no_crash,
     ) -> None:
         self.away = ""
         self.recorded = TapePlace()
@@ -79,6 +81,7 @@ class FactJournal:
         self._random = random
         self._on_fenced = on_fenced
         self._held_max = held_max
+        self._crash_point = crash_point
         self._held: deque[CaptureEvent] = deque()
         # Until the journal's last place is known, and after an overflow, the tape is read instead of the queue.
         self._must_read_tape = True
@@ -153,6 +156,7 @@ class FactJournal:
             self.fenced = error.message
             self._on_fenced(error.message)
             raise
+        self._crash_point(crash_points.AFTER_FACTS)
         self.recorded = max(self.recorded, commands[-1].place)
 
     async def _persist(self, action: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from ssmd import __version__
+from ssmd import __version__, crash_points
 from ssmd.application.handler import Application
 from ssmd.clock import Clock, DayCalendar
 from ssmd.errors import Misconfigured, Unavailable
@@ -62,6 +62,7 @@ class ConnectorService:
     Args:
         tape_directory: this connection's own; locked while it runs.
         instance: name of the connection ("main").
+        crash_point: called with the names of `crash_points.CONNECTOR`; None = nobody wants to kill it.
     """
 
     name = "connector"
@@ -77,6 +78,7 @@ class ConnectorService:
         clock: Clock,
         random: RandomBytes,
         settings: ConnectorSettings = ConnectorSettings(),  # noqa: B008 - immutable
+        crash_point: crash_points.CrashPoint | None = None,
     ) -> None:
         self.instance = instance
         self._venue = venue
@@ -87,7 +89,8 @@ class ConnectorService:
         self._calendar = DayCalendar(settings.zone)
         self._log = structlog.get_logger("connector").bind(feed=venue.feed, connection=instance)
         self._names = Names(env, venue.feed, instance)
-        self._publisher = OrderedPublisher(transport, env, venue.feed, instance, random)
+        self._publisher = OrderedPublisher(transport, env, venue.feed, instance, random, crash_point=crash_point)
+        self._crash_point = crash_point or crash_points.no_crash
         self._application = application
         self._stopping = asyncio.Event()
         self._socket: VenueSocket | None = None
@@ -123,9 +126,11 @@ class ConnectorService:
             self.instance,
             self._random,
             on_fenced=self._on_fenced,
+            crash_point=self._crash_point,
         )
         self._follower = TapeFollower(self._directory, self._names, venue.new_mapper, self._publisher, self._facts)
         previous = close_killed_session(tape, self._clock, self._new_recorder)
+        self._crash_point(crash_points.SESSION_CLOSED)
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._follow(self._follower))
             journaling = group.create_task(self._facts.run())
@@ -308,6 +313,7 @@ class ConnectorService:
                 self._socket.abort("tape-full", error.message)
 
     def _on_block(self, block: TapeBlock) -> None:
+        self._crash_point(crash_points.AFTER_TAPE_WRITE)
         self._written = EntryPlace(block.header.session, block.header.last_n)
         if self._follower is not None:
             self._follower.wake()
@@ -317,6 +323,7 @@ class ConnectorService:
             await asyncio.sleep(self._settings.fsync_ms / 1000)
             try:
                 await asyncio.to_thread(tape.sync)
+                self._crash_point(crash_points.AFTER_TAPE_SYNC)
             except Unavailable as error:
                 self._trouble = error.message
                 self._log.error("tape-not-synced", reason=error.message)
