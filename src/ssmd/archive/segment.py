@@ -100,12 +100,14 @@ class SegmentWriter:
         """
         if self._file is None:
             self._file = self._path.open("wb")
-        for frame in frames:
-            stored = self._compressor.compress(frame)
-            self._content_sha256.update(frame)
-            self._sha256.update(stored)
-            self._file.write(stored)
-            self._size_bytes += len(stored)
+        # Each of these calls lets the loop's thread run, and waits some milliseconds to get its turn back: one hash and
+        # one write a round, not a frame.
+        content = list(frames)
+        stored = b"".join([self._compressor.compress(frame) for frame in content])
+        self._content_sha256.update(b"".join(content))
+        self._sha256.update(stored)
+        self._file.write(stored)
+        self._size_bytes += len(stored)
 
     def finish(self) -> SegmentFacts:
         """Store what remains and close the file. Blocks.

@@ -138,11 +138,35 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BlockHeader:
     return BlockHeader(size, count, session, first_n, first_ts, last_ts, previous, digest)
 
 
+class Columns(NamedTuple):
+    """A decoded and verified block as columns: what a reader of many entries takes. `numbers` are the entries' n."""
+
+    session: int
+    numbers: range
+    previous_digest: bytes
+    digest: bytes
+    kinds: Sequence[int]
+    times: Sequence[int]
+    payloads: Sequence[bytes]
+
+
 def decode_block(data: bytes, offset: int = 0) -> Block:
     """The block at `offset`, verified: digest, entry sizes, and times that the header repeats.
 
     Raises:
         Malformed: with what does not fit. A flipped bit anywhere in the block is found by the digest.
+    """
+    session, numbers, previous, digest, kinds, times, payloads = decode_columns(data, offset)
+    new = tuple.__new__  # a third of the time of Entry(...), once an entry for every reader
+    entries = [new(Entry, entry) for entry in zip(kinds, numbers, times, payloads, strict=True)]
+    return Block(session, numbers.start, previous, digest, entries)
+
+
+def decode_columns(data: bytes, offset: int = 0) -> Columns:
+    """As `decode_block`, faster.
+
+    Raises:
+        Malformed: as `decode_block`.
     """
     header = decode_header(data, offset)
     body_start = offset + HEADER_BYTES
@@ -152,24 +176,23 @@ def decode_block(data: bytes, offset: int = 0) -> Block:
     found = _digest(data[offset : offset + _DIGEST_START], data[offset + 80 : body_start], body)
     if found != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
-    return Block(header.session, header.first_n, header.previous_digest, header.digest, _entries(header, body))
-
-
-def _entries(header: BlockHeader, body: bytes) -> list[Entry]:
-    at, n, end = 0, header.first_n, len(body)
-    entries: list[Entry] = []
-    unpack, new = _ENTRY.unpack_from, tuple.__new__  # looked up once: this is the hot loop of all readers
+    at, end = 0, len(body)
+    heads: list[tuple[int, int, int]] = []
+    payloads: list[bytes] = []
+    unpack = _ENTRY.unpack_from
     try:
         while at < end:
-            kind, ts, size = unpack(body, at)
-            at += ENTRY_OVERHEAD_BYTES
-            entries.append(new(Entry, (kind, n, ts, body[at : at + size])))
-            at += size
-            n += 1
+            head = unpack(body, at)
+            start = at + ENTRY_OVERHEAD_BYTES
+            at = start + head[2]
+            heads.append(head)
+            payloads.append(body[start:at])
     except struct.error as error:
-        raise Malformed(f"block of session {header.session}: entry {n} is cut") from error
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(heads)} is cut") from error
     if at != end:
-        raise Malformed(f"block of session {header.session}: entry {n - 1} is cut")
-    if n - header.first_n != header.entries_count:
-        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {n - header.first_n} found")
-    return entries
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(heads) - 1} is cut")
+    if len(heads) != header.entries_count:
+        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {len(heads)} found")
+    kinds, times, _ = zip(*heads, strict=True)
+    numbers = range(header.first_n, header.first_n + len(heads))
+    return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)

@@ -50,20 +50,37 @@ class LineEncoder:
 
     def encode(self, session: int, entries: Sequence[Entry]) -> bytes:
         """The lines of `entries` (all of one block), each with its newline."""
+        if not entries:
+            return b""
+        kinds, numbers, times, payloads = zip(*entries, strict=True)
+        return self.encode_columns(session, numbers, kinds, times, payloads)
+
+    def encode_columns(
+        self,
+        session: int,
+        numbers: Sequence[int],
+        kinds: Sequence[int],
+        times: Sequence[int],
+        payloads: Sequence[bytes],
+    ) -> bytes:
+        """As `encode`, of entries in columns (`blocks.Columns`)."""
         where = b',"conn":%b,"session":%d,"n":' % (self._conn, session)
-        if session in self._newline:
-            fast = self._encode_frames(where, session, entries)
+        if session in self._newline and kinds.count(_IN) == len(kinds) and all(payloads):
+            fast = self._encode_frames(where, self._newline[session], numbers, times, payloads)
             if fast is not None:
                 return fast
-        return b"".join([self._encode_entry(where, session, entry) for entry in entries])
+        entries = zip(kinds, numbers, times, payloads, strict=True)
+        return b"".join([self._encode_entry(where, session, Entry(*entry)) for entry in entries])
 
-    def _encode_frames(self, where: bytes, session: int, entries: Sequence[Entry]) -> bytes | None:
-        """The lines when all entries are ordinary frames, checked together; None when one is anything else."""
-        count = len(entries)
-        kinds, numbers, times, payloads = zip(*entries, strict=True)
-        if kinds.count(_IN) != count or not all(payloads):
-            return None
-        ends = self._newline[session]
+    def _encode_frames(
+        self, where: bytes, ends: bool, numbers: Sequence[int], times: Sequence[int], payloads: Sequence[bytes]
+    ) -> bytes | None:
+        """The lines when all entries are ordinary frames, checked together; None when one is anything else.
+
+        Args:
+            ends: frames of this session end in a newline each.
+        """
+        count = len(payloads)
         if ends and [payload[-1] for payload in payloads] != [_NEWLINE] * count:
             return None
         joined = (b"" if ends else b"\n").join(payloads)

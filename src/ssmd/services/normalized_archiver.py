@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +30,9 @@ SCHEMA: Final = "market-v1"
 
 PARTS_BYTES_MAX: Final = 64 << 20
 """Messages of blocks whose mark has not come, at most; past that the oldest are dropped, and their mark is refused."""
+
+
+_parse = lru_cache(65_536)(subjects.parse_market)
 
 
 class Part(NamedTuple):
@@ -94,7 +98,7 @@ class MarketIntake:
                 self._blocks_bytes -= self._blocks.pop(key).size_bytes
 
     def take(self, message: StreamMessage) -> Unit[MarketContent] | None:
-        subject = subjects.parse_market(message.subject)
+        subject = _parse(message.subject)
         place = parse_message_id(message.message_id)
         block = Place(place.session, place.first_n)
         if place.part != MARK_PART:

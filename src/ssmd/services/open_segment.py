@@ -15,7 +15,7 @@ from ssmd.archive.continuity import Unit
 from ssmd.archive.segment import FRAME_BYTES_MAX, SegmentFacts, SegmentWriter
 from ssmd.errors import Unavailable
 
-SPILL_BYTES: Final = FRAME_BYTES_MAX
+SPILL_BYTES: Final = 4 * FRAME_BYTES_MAX
 
 
 class Piece(NamedTuple):

@@ -15,7 +15,7 @@ from ssmd.clock import Clock, date_of
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
-from ssmd.schemas.blocks import NO_DIGEST, Block, Entry, EntryKind, decode_block
+from ssmd.schemas.blocks import NO_DIGEST, Columns, EntryKind, decode_columns
 from ssmd.schemas.control import DayMark, decode_fact
 from ssmd.schemas.raw_line import LineEncoder
 from ssmd.services.open_segment import OpenSegment, Piece
@@ -49,26 +49,26 @@ class RawIntake:
     def link_of(self, _reached: Place) -> Hashable:
         return None  # seals hold no digests
 
-    def take(self, message: StreamMessage) -> Unit[Sequence[Entry]] | None:
+    def take(self, message: StreamMessage) -> Unit[Columns] | None:
         _, _, connection = subjects.parse_raw(message.subject)
-        block = decode_block(message.payload)
-        unknown = {entry[0] for entry in block.entries} - _KINDS
-        if unknown:
+        block = decode_columns(message.payload)
+        kinds = set(block.kinds)
+        if unknown := kinds - _KINDS:
             raise Malformed(f"entries of kind {sorted(unknown)} are unknown to this version", mend="upgrade ssmd")
         return Unit(
             connection=connection,
             session=block.session,
-            first_n=block.first_n,
-            last_n=block.last_n,
+            first_n=block.numbers[0],
+            last_n=block.numbers[-1],
             follows=None if block.previous_digest == NO_DIGEST else block.previous_digest,
             link=block.digest,
-            date=date_of(block.entries[0].ts_recv_ns),
-            day_mark=_day_mark(block),
+            date=date_of(block.times[0]),
+            day_mark=_day_mark(block) if _CTL in kinds else "",
             first_seq=message.seq,
             last_seq=message.seq,
             message_id=message.message_id,
             size_bytes=len(message.payload),
-            content=block.entries,
+            content=block,
         )
 
     def begin(self, _reached: Mapping[str, Place]) -> None:
@@ -77,16 +77,16 @@ class RawIntake:
     def archived(self, _connection: str, _reached: Place) -> None:
         return
 
-    def encoder(self, unit: Unit[Sequence[Entry]]) -> LineEncoder:
+    def encoder(self, unit: Unit[Columns]) -> LineEncoder:
         return LineEncoder(unit.connection)
 
-    def fits(self, _encoder: LineEncoder, _unit: Unit[Sequence[Entry]]) -> bool:
+    def fits(self, _encoder: LineEncoder, _unit: Unit[Columns]) -> bool:
         return True
 
-    def pieces(self, encoder: LineEncoder, unit: Unit[Sequence[Entry]]) -> Sequence[Piece]:
-        entries = unit.content
-        lines = encoder.encode(unit.session, entries)
-        return [Piece(KIND, lines, len(entries), entries[0].ts_recv_ns, entries[-1].ts_recv_ns)]
+    def pieces(self, encoder: LineEncoder, unit: Unit[Columns]) -> Sequence[Piece]:
+        block = unit.content
+        lines = encoder.encode_columns(block.session, block.numbers, block.kinds, block.times, block.payloads)
+        return [Piece(KIND, lines, len(block.numbers), block.times[0], block.times[-1])]
 
     def newline(self, encoder: LineEncoder, session: int) -> bool:
         return encoder.newline(session)
@@ -96,8 +96,8 @@ class RawIntake:
         return SegmentName(shelf, segment.connection, incarnation, segment.first_seq, segment.last_seq).key
 
 
-def _day_mark(block: Block) -> str:
-    for payload in [payload for kind, _, _, payload in block.entries if kind == _CTL]:
+def _day_mark(block: Columns) -> str:
+    for payload in [payload for kind, payload in zip(block.kinds, block.payloads, strict=True) if kind == _CTL]:
         try:
             fact = decode_fact(payload)
         except Malformed:

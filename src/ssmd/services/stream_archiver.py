@@ -200,11 +200,11 @@ class StreamArchiver:
             await self._patience.until_answered("journal", self._load)
             await self._patience.until_answered("stream", self._open_reader)
         asked = self._stopping or bool(self._flushes)
-        await self._read()
-        await self._look_after_time()
         if asked and await self._is_caught_up() and (self._stopping or not self._held_since):
             await self._seal_everything("stop" if self._stopping else "flush")
             return self._stopping  # what is held stays on the stream
+        await self._read()
+        await self._look_after_time()
         return False
 
     async def _read(self) -> None:
