@@ -1,160 +1,155 @@
-"""Reading the journal's stream in order: one ephemeral pull consumer per reading, watched for everything it could drop.
+"""Reading a stream on and on: one connection and one pull consumer after another, each behind what was handed out.
 
-Bounds: at most two requests are outstanding, so at most twice REQUEST_MESSAGES messages (and REQUEST_BYTES) are on their
-way and as many wait here. The consumer numbers what it delivers; a number left out ends the reading, and whoever reads
-begins another one behind the last message it has.
+A reading ends by itself at a given sequence, or never; what interrupts it (server gone, consumer deleted, a hole in what
+came) begins the next one. Whoever reads sees each message once, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
 
-import msgspec
-from nats.aio.msg import Msg
-
-from ssmd.errors import Unavailable
-from ssmd.streams.connection import STATUS_HEADER, Connection
+from ssmd.errors import Conflict, Unavailable
+from ssmd.identifiers import RandomBytes
+from ssmd.streams.backoff import backoff_s
+from ssmd.streams.connection import ApiRefused, Connection
+from ssmd.streams.pull_consumer import PullConsumer, Pulled
+from ssmd.streams.topology import STREAM_NOT_FOUND
 
 REQUEST_MESSAGES: Final = 2000
 REQUEST_BYTES: Final = 32 << 20
-REQUEST_EXPIRES_S: Final = 30
-HEARTBEAT_S: Final = 2.0
-SILENCE_S_MAX: Final = 3 * HEARTBEAT_S
-"""No message and no heartbeat for so long: the consumer or the connection is gone."""
-
-INACTIVE_S_MAX: Final = 120
-"""The server drops a consumer nobody asks for so long; a reader that was slower begins another one."""
-
-NS_PER_S: Final = 1_000_000_000
-
-REQUEST_OVER: Final = frozenset({"404", "408", "409"})
-"""Statuses that end one request; what it still had to deliver is said in Nats-Pending-Messages."""
+WAIT_S: Final = 60.0
 
 
-class Delivered(NamedTuple):
-    """One message; `pending` = how many matching ones the stream held behind it at that time."""
+class Portion(NamedTuple):
+    """Messages of a reading; `is_end` = there will be no more. The first one may be empty: it says that we are reading."""
 
-    seq: int
-    pending: int
-    subject: str
-    payload: bytes
+    messages: list[Pulled]
+    is_end: bool
 
 
-class PullReading:
-    """One consumer on one connection, used by one task. Made by `open`."""
+async def last_sequence(connection: Connection, stream: str, timeout_s: float) -> int:
+    """Sequence of the stream's last message, 0 = empty.
 
-    def __init__(self, connection: Connection, stream: str) -> None:
-        self._connection = connection
+    Raises:
+        Unavailable: no answer, or no such stream.
+    """
+    try:
+        return int((await connection.api(f"STREAM.INFO.{stream}", timeout_s=timeout_s))["state"]["last_seq"])
+    except ApiRefused as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            raise Unavailable(f"there is no stream {stream} at {connection.url}", mend="ssmd streams apply") from error
+        raise
+
+
+class StreamReader:
+    """All readings of one stream by one owner.
+
+    Args:
+        on_trouble: told why a reading does not go on, and "" when all do again.
+    """
+
+    def __init__(
+        self, url: str, stream: str, *, name: str, timeout_s: float, random: RandomBytes, on_trouble: Callable[[str], None]
+    ) -> None:
+        self._url = url
         self._stream = stream
-        self._consumer = ""
-        self._inbox = connection.new_inbox()
-        self._arrived = asyncio.Event()
-        self._backlog: list[Msg] = []
-        self._credit = 0
-        self._delivered = 0
-        self._failure = ""
-        self._request = msgspec.json.encode(
-            {
-                "batch": REQUEST_MESSAGES,
-                "max_bytes": REQUEST_BYTES,
-                "expires": REQUEST_EXPIRES_S * NS_PER_S,
-                "idle_heartbeat": round(HEARTBEAT_S * NS_PER_S),
-            }
-        )
-        self.pending = 0
-        """Matching messages in the stream when the consumer was made."""
+        self._name = name
+        self._timeout_s = timeout_s
+        self._random = random
+        self._on_trouble = on_trouble
+        self._is_closed = False
+        self._connections: set[Connection] = set()
+        self._troubles: dict[object, str] = {}
 
-    @classmethod
-    async def open(
-        cls, connection: Connection, stream: str, *, after: int, subjects: Sequence[str], timeout_s: float
-    ) -> PullReading:
-        """Begin behind sequence `after`.
-
-        Raises:
-            ApiRefused: the stream does not exist, or the subjects are none of its own.
-            Unavailable: no answer.
-        """
-        reading = cls(connection, stream)
-        config = {
-            "ack_policy": "none",
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": after + 1,
-            "filter_subjects": list(subjects),
-            "replay_policy": "instant",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": INACTIVE_S_MAX * NS_PER_S,
-            "max_waiting": 8,
-        }
-        body = {"stream_name": stream, "config": config}
-        answer = await connection.api(f"CONSUMER.CREATE.{stream}", body, timeout_s=timeout_s)
-        reading._consumer = answer["name"]
-        reading.pending = int(answer.get("num_pending", 0))
-        await connection.subscribe(reading._inbox, reading._on_message)
-        connection.when_lost(reading._arrived.set)
-        await reading._top_up()
-        return reading
-
-    async def _top_up(self) -> None:
-        while self._credit <= REQUEST_MESSAGES and len(self._backlog) <= REQUEST_MESSAGES:
-            self._credit += REQUEST_MESSAGES
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-            await self._connection.publish(subject, self._request, reply=self._inbox)
-
-    async def _on_message(self, msg: Msg) -> None:
-        if msg.reply:
-            self._backlog.append(msg)
-            self._credit -= 1
-            if self._credit <= REQUEST_MESSAGES and self._connection.is_open:
-                await self._top_up()
-        else:
-            self._on_status(msg.headers or {})
-        self._arrived.set()
-
-    def _on_status(self, headers: dict[str, Any]) -> None:
-        status = headers.get(STATUS_HEADER)
-        if status in REQUEST_OVER and "Nats-Pending-Messages" in headers:
-            self._credit -= int(headers["Nats-Pending-Messages"])
-        elif status != "100":
-            self._failure = f"{status} {headers.get('Description', '')}".strip()
-
-    async def next(self) -> list[Delivered]:
-        """The next messages, at least one; waits for them.
-
-        Raises:
-            Unavailable: consumer or connection gone, silent, or not contiguous: begin another reading.
-        """
-        while not self._backlog:
-            self._arrived.clear()
-            if self._failure or not self._connection.is_open:
-                why = self._failure or self._connection.reason
-                raise Unavailable(f"reading {self._stream} at {self._connection.url} ended: {why}")
-            await self._top_up()
-            try:
-                async with asyncio.timeout(SILENCE_S_MAX):
-                    await self._arrived.wait()
-            except TimeoutError as error:
-                raise Unavailable(
-                    f"{self._connection.url} has said nothing for {SILENCE_S_MAX:g} s while reading {self._stream}"
-                ) from error
-        backlog, self._backlog = self._backlog, []
-        return [self._checked(msg) for msg in backlog]
-
-    def _checked(self, msg: Msg) -> Delivered:
-        tokens = msg.reply.split(".")
-        # $JS.ACK.stream.consumer.deliveries.SEQ.NUMBER.time.PENDING; twelve tokens with domain and account hash before.
-        base = 5 if len(tokens) == 9 else 7
-        seq, number, pending = int(tokens[base]), int(tokens[base + 1]), int(tokens[base + 3])
-        self._delivered += 1
-        if number != self._delivered:
-            raise Unavailable(
-                f"{self._stream}: the consumer's message {self._delivered} did not come, next was {number} at {seq}"
-            )
-        return Delivered(seq, pending, msg.subject, msg.data)
+    @property
+    def trouble(self) -> str:
+        """Why a reading does not go on at present (the one that stopped first); "" = all do."""
+        return next(iter(self._troubles.values()), "")
 
     async def close(self) -> None:
-        """Tell the server that the consumer is of no more use, if it can be told."""
-        if self._consumer and self._connection.is_open:
-            await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}", b"")
+        """Ends every reading that still runs."""
+        self._is_closed = True
+        for connection in tuple(self._connections):
+            await connection.abandon()
+
+    async def read(
+        self, *, after: int, subjects: Sequence[str], end: int | None = None, away_s_max: float | None = None
+    ) -> AsyncGenerator[list[Pulled], None]:
+        """Non-empty batches behind sequence `after`, up to and with `end` (None = for ever).
+
+        Args:
+            away_s_max: how long to try when the server is away; None = for ever.
+
+        Raises:
+            Conflict: the stream ends before `after`.
+            Unavailable: away for longer.
+        """
+        loop = asyncio.get_running_loop()
+        reading = object()
+        attempt = 0
+        failing_since: float | None = None
+        try:
+            while not self._is_closed:
+                try:
+                    async with aclosing(self._portions(after, subjects, end)) as portions:
+                        async for messages, is_end in portions:
+                            self._tell(reading, "")
+                            if messages:
+                                after = messages[-1].seq
+                                attempt = 0
+                                yield messages
+                            if messages or end is None:
+                                failing_since = None
+                            if is_end:
+                                return
+                except Unavailable as error:
+                    if self._is_closed:
+                        return
+                    self._tell(reading, error.message)
+                    failing_since = failing_since or loop.time()
+                    if away_s_max is not None and loop.time() - failing_since >= away_s_max:
+                        raise
+                    attempt += 1
+                    await asyncio.sleep(backoff_s(attempt, self._random, first_s=0.02, max_s=2.0))
+        finally:
+            self._tell(reading, "")
+
+    async def _portions(self, after: int, subjects: Sequence[str], end: int | None) -> AsyncGenerator[Portion, None]:
+        connection = await Connection.open(self._url, name=self._name, timeout_s=self._timeout_s, bodies_only=True)
+        self._connections.add(connection)
+        try:
+            head = await last_sequence(connection, self._stream, self._timeout_s)
+            if after > head:
+                raise Conflict(f"{self._stream} ends at position {head}, before position {after}")
+            consumer = await PullConsumer.open(
+                connection, self._stream, after=after, filters=subjects, batch=REQUEST_MESSAGES, batch_bytes=REQUEST_BYTES
+            )
+            yield Portion([], is_end=end is not None and not consumer.pending)
+            while True:
+                pulled = await consumer.next(WAIT_S)
+                if not pulled:
+                    if consumer.failure:
+                        raise Unavailable(f"reading {self._stream} at {connection.url} ended: {consumer.failure}")
+                    continue
+                last = pulled[-1]
+                is_end = end is not None and (last.seq >= end or not last.pending)
+                if end is not None and last.seq > end:
+                    pulled = [one for one in pulled if one.seq <= end]
+                if is_end:
+                    await consumer.close()
+                yield Portion(pulled, is_end)
+        finally:
+            self._connections.discard(connection)
+            await connection.close()
+
+    def _tell(self, reading: object, trouble: str) -> None:
+        before = self.trouble
+        if trouble:
+            self._troubles[reading] = trouble
+        else:
+            self._troubles.pop(reading, None)
+        if self.trouble != before:
+            self._on_trouble(self.trouble)

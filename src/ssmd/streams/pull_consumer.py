@@ -9,7 +9,6 @@ behind the last message it got.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -20,11 +19,12 @@ from ssmd.errors import Unavailable
 from ssmd.streams.connection import API, STATUS_HEADER, Connection
 
 API_TIMEOUT_S: Final = 5.0
-EXPIRES_S: Final = 10.0
+EXPIRES_S: Final = 30.0
 HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 3.5
 """Without a message or heartbeat for this long while requests are out, the server is taken for gone."""
-INACTIVE_S: Final = 60.0
+INACTIVE_S: Final = 120.0
+"""The server drops a consumer nobody asks for so long; the reader of one that was slower makes another one."""
 MESSAGE_ID: Final = "Nats-Msg-Id"
 PENDING: Final = "Nats-Pending-Messages"
 _REQUEST_ENDED: Final = frozenset({"404", "408", "409"})
@@ -32,25 +32,30 @@ _IDLE: Final = "100"
 
 
 class Pulled(NamedTuple):
-    """One message: its stream sequence, subject, payload and headers."""
+    """One message: stream sequence, subject, payload, headers (None on a connection of `bodies_only`), and how many
+    matching messages the stream held behind it when it was sent.
+    """
 
     seq: int
     subject: str
     payload: bytes
     headers: dict[str, str] | None
+    pending: int
 
 
 class PullConsumer:
     """See the module. Made by `open`; one reader.
 
     Attributes:
-        failure: why this consumer is of no more use, "" while it is.
-        last_seq: stream sequence of the last message taken in, or the position it was opened behind.
+        failure: why this consumer delivers no more, "" while it does.
+        last_seq: stream sequence of the last message handed out, or the position it was opened behind.
+        pending: matching messages in the stream when the consumer was made.
     """
 
     def __init__(self, connection: Connection, stream: str, after: int, batch: int, batch_bytes: int) -> None:
         self.failure = ""
         self.last_seq = after
+        self.pending = 0
         self._connection = connection
         self._stream = stream
         self._batch = batch
@@ -66,7 +71,7 @@ class PullConsumer:
         self._inbox = connection.new_inbox()
         self._credit = 0
         self._consumer_seq = 0
-        self._held: deque[Pulled] = deque()
+        self._held: list[Msg] = []
         self._arrived = asyncio.Event()
         self._last_activity_s = 0.0
 
@@ -81,7 +86,8 @@ class PullConsumer:
             batch_bytes: bound of one request in bytes (more than the largest message), 0 = none.
 
         Raises:
-            Unavailable: no answer, or the stream does not exist.
+            ApiRefused: the stream does not exist, or the filters are none of its subjects.
+            Unavailable: no answer.
         """
         consumer = cls(connection, stream, after, batch, batch_bytes)
         await consumer._create(tuple(filters))
@@ -104,7 +110,9 @@ class PullConsumer:
             f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config}, timeout_s=API_TIMEOUT_S
         )
         self._name = answer["name"]
+        self.pending = int(answer.get("num_pending", 0))
         self._last_activity_s = asyncio.get_running_loop().time()
+        self._connection.when_lost(self._arrived.set)
         await self._top_up()
 
     async def _ask(self) -> None:
@@ -121,28 +129,22 @@ class PullConsumer:
             )
 
     async def _on_message(self, msg: Msg) -> None:
-        self._last_activity_s = asyncio.get_running_loop().time()
-        # A delivery's reply subject carries both sequences; a status message is answered by nobody.
-        if not msg.reply:
+        # Nothing else here: this runs for each message of a replay, and its time is the replay's.
+        if msg.reply:
+            self._held.append(msg)
+            self._credit -= 1
+            if self._credit <= self._batch and self._connection.is_open:
+                await self._ask()
+        else:
             self._on_status(msg.headers or {})
-            return
-        fields = msg.reply.split(".")
-        stream_seq, consumer_seq = int(fields[-4]), int(fields[-3])
-        if consumer_seq != self._consumer_seq + 1:
-            self._fail(f"consumer sequence {consumer_seq} follows {self._consumer_seq}")
-            return
-        self._consumer_seq = consumer_seq
-        self.last_seq = stream_seq
-        self._credit -= 1
-        self._held.append(Pulled(stream_seq, msg.subject, msg.data, msg.headers))
         self._arrived.set()
 
     def _on_status(self, headers: dict[str, str]) -> None:
         """A request is over: what it still had to deliver is said in its status. Anything but that is the end."""
+        self._last_activity_s = asyncio.get_running_loop().time()
         status = headers.get(STATUS_HEADER, "")
         if status in _REQUEST_ENDED and PENDING in headers:
             self._credit -= int(headers[PENDING])
-            self._arrived.set()
         elif status != _IDLE:
             self._fail(f"the server ended the consumer: {status} {headers.get('Description', '')}".rstrip())
 
@@ -150,30 +152,51 @@ class PullConsumer:
         self.failure = self.failure or reason
         self._arrived.set()
 
-    async def next(self, timeout_s: float, limit: int) -> list[Pulled]:
-        """Up to `limit` messages; [] when none came within `timeout_s` or this consumer has failed and holds nothing."""
+    async def next(self, timeout_s: float, limit: int = 0) -> list[Pulled]:
+        """Up to `limit` messages (0 = all that are here); [] when none came within `timeout_s` or it failed and holds none."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while not self._held and not self.failure:
+            if not self._connection.is_open:
+                self._fail(f"connection lost: {self._connection.reason or 'closed'}")
+                break
             await self._ask()
             self._arrived.clear()
-            wait_s = min(deadline - loop.time(), HEARTBEAT_S / 4)
+            wait_s = min(deadline - loop.time(), HEARTBEAT_S)
             if wait_s <= 0:
-                return []
+                break
             try:
                 async with asyncio.timeout(wait_s):
                     await self._arrived.wait()
             except TimeoutError:
-                self._check(loop.time())
-        taken = [self._held.popleft() for _ in range(min(limit, len(self._held)))]
+                self._check_silence(loop.time())
+        taken, self._held = (self._held[:limit], self._held[limit:]) if limit else (self._held, [])
+        if taken:
+            self._last_activity_s = loop.time()
         if not self.failure:
             await self._ask()
-        return taken
+        return self._unpacked(taken)
 
-    def _check(self, now_s: float) -> None:
-        if self._connection.lost.is_set():
-            self._fail(f"connection lost: {self._connection.reason or 'closed'}")
-        elif self._credit and now_s - self._last_activity_s > SILENCE_S:
+    def _unpacked(self, taken: list[Msg]) -> list[Pulled]:
+        """The messages up to a hole; behind one nothing is handed out."""
+        pulled: list[Pulled] = []
+        for msg in taken:
+            # $JS.ACK.stream.consumer.deliveries.SEQ.NUMBER.time.PENDING; with domain and account hash it is longer.
+            tokens = msg.reply.split(".")
+            base = 5 if len(tokens) == 9 else 7
+            number = int(tokens[base + 1])
+            if number != self._consumer_seq + 1:
+                self._fail(f"the consumer's message {number} follows {self._consumer_seq}")
+                self._held.clear()
+                break
+            self._consumer_seq = number
+            pulled.append(Pulled(int(tokens[base]), msg.subject, msg.data, msg.headers, int(tokens[base + 3])))
+        if pulled:
+            self.last_seq = pulled[-1].seq
+        return pulled
+
+    def _check_silence(self, now_s: float) -> None:
+        if self._credit and now_s - self._last_activity_s > SILENCE_S:
             self._fail(f"no heartbeat for {now_s - self._last_activity_s:.1f} s")
 
     async def close(self) -> None:

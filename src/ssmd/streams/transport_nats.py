@@ -180,7 +180,7 @@ class _NatsReader:
                     self._after = pulled[-1].seq
                     return [
                         StreamMessage(seq, subject, payload, headers.get(MESSAGE_ID, "") if headers else "")
-                        for seq, subject, payload, headers in pulled
+                        for seq, subject, payload, headers, _ in pulled
                     ]
                 if self._consumer.failure:
                     await self._release()
