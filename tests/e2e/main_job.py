@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import zstandard
 
+from ssmd import settings
 from ssmd.schemas.codecs import decode_records
 from ssmd.schemas.records import Record
 
@@ -30,10 +31,18 @@ class ArchivedLine(NamedTuple):
     frame: str
 
 
-def run_ssmd(*arguments: str, timeout_s: float = 240, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
+def run_ssmd(
+    *arguments: str, timeout_s: float = 240, cwd: Path | None = None, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would, with `variables` on top of this process's own."""
     return subprocess.run(
-        [sys.executable, "-m", "ssmd", *arguments], capture_output=True, text=True, timeout=timeout_s, cwd=cwd, check=False
+        [sys.executable, "-m", "ssmd", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=cwd,
+        check=False,
+        env={**settings.variables(), **(variables or {})},
     )
 
 

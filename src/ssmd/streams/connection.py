@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -113,8 +113,7 @@ class Connection:
         servers = _servers(url)
         connection = cls(url, name, bodies_only=bodies_only)
         try:
-            async with asyncio.timeout(timeout_s):
-                await connection._connect(servers, timeout_s, pending_size)
+            await _apart(connection._connect(servers, timeout_s, pending_size), timeout_s)
         except (OSError, nats.errors.Error) as error:
             await connection.abandon()
             why = str(error) or type(error).__name__
@@ -289,9 +288,7 @@ class Connection:
     async def close(self) -> None:
         """Send what is buffered and close; within a deadline. Safe to call twice."""
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self.client.close()
-                await self._until_closed()
+            await _apart(self._close_client(), CLOSE_TIMEOUT_S)
         except (OSError, nats.errors.Error):
             await self.abandon()
         self._mark_lost()
@@ -309,9 +306,11 @@ class Connection:
             return
         writer.transport.abort()
         with suppress(OSError, nats.errors.Error):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await client.close()
-                await self._until_closed()
+            await _apart(self._close_client(), CLOSE_TIMEOUT_S)
+
+    async def _close_client(self) -> None:
+        await self.client.close()
+        await self._until_closed()
 
     def _writer(self) -> asyncio.StreamWriter | None:
         transport: Any = getattr(self.client, "_transport", None)
@@ -324,6 +323,23 @@ class Connection:
         if writer is not None:
             writer.close()
             await writer.wait_closed()
+
+
+async def _apart(work: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    """Run nats-py's `work` in a task of its own, which ends when we are cancelled or `timeout_s` is over (TimeoutError).
+
+    nats-py waits with `asyncio.wait_for`, which before Python 3.12 can lose a cancellation; ours must not be lost in it.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=timeout_s)
+        if not task.done():
+            raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT_S)
+    task.result()
 
 
 def checked(data: bytes, what: str) -> dict[str, Any]:
