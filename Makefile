@@ -56,7 +56,7 @@ bench: setup  ## Measure the hot paths (benchmarks/*.py)
 soak: setup  ## Long runs with real durations (benchmarks/soak_*.py); writes docs/measurements/*.json
 	@set -e; for script in $(sort $(wildcard benchmarks/soak_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-ci-deps:  ## Install the Debian packages some tests use (capnproto, chromium, promtool)
+ci-deps:  ## Install the Debian packages some tests use (capnproto, jq, zstd, chromium, promtool)
 	@.ci/debian-packages
 
 requirements: setup  ## Pin anew what pyproject.toml asks for

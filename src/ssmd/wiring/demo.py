@@ -176,7 +176,8 @@ class Demo:
             await self._watch(system, self.capture_s)
             await self._kill_connector(system)
             await self._watch(system, self.capture_s)
-        stage.step("The trading day is ended: everything is sealed, verified by its totals")
+        stage.step("The trading day is ended: the connector stops, everything captured is sealed and counted")
+        await system.supervisor.stop("connector")
         await self._end_day(system, date)
         if capture is None:
             is_equal = await self._lose_cache(system)
