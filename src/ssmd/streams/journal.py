@@ -61,8 +61,16 @@ class Journal(Protocol):
         """
         ...
 
-    async def load(self, aggregate: AggregateId, *, after_version: int = 0) -> list[RecordedEvent]:
-        """All events of one aggregate with a version above `after_version`, in order. Reads its own writes."""
+    async def load(self, aggregate: AggregateId, *, after_version: int = 0, after_position: int = 0) -> list[RecordedEvent]:
+        """All events of one aggregate with a version above `after_version`, in order. Reads its own writes.
+
+        Args:
+            after_position: a position below that of the first event wanted, where it is known (a snapshot says it): the
+                journal need not look for it. 0 = not known.
+
+        Raises:
+            Malformed: versions are missing or twice there, or `after_position` is not below them.
+        """
         ...
 
     def replay(
@@ -77,6 +85,23 @@ class Journal(Protocol):
 
     def follow(self, *, after: int = 0, filters: Sequence[str] = ()) -> AsyncIterator[list[RecordedEvent | PoisonEvent]]:
         """As `replay`, then waits for new events; ends only when cancelled or closed. Survives a backend's restart."""
+        ...
+
+    async def restore(self, after: int, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Write messages as they stood in another journal, behind position `after`; for copies only.
+
+        No rule is asked; all or nothing.
+
+        Args:
+            messages: (what stands behind "{env}.journal." in the subject, payload), 1 to EVENTS_PER_APPEND_MAX of them.
+
+        Returns:
+            position of the last one.
+
+        Raises:
+            Conflict: the journal does not end at `after`; nothing was written.
+            Unavailable: no answer; the messages may have been written.
+        """
         ...
 
     async def head(self) -> int:

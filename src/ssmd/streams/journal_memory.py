@@ -92,7 +92,8 @@ class MemoryJournal:
             self._commands.add(command_id)
         return position
 
-    async def load(self, aggregate: AggregateId, *, after_version: int = 0) -> list[RecordedEvent]:
+    async def load(self, aggregate: AggregateId, *, after_version: int = 0, after_position: int = 0) -> list[RecordedEvent]:
+        del after_position  # the aggregate's list is at hand
         self._check_here()
         return self._events(aggregate, after_version)
 
@@ -132,6 +133,14 @@ class MemoryJournal:
             for stored in self._stored[after:reached]
             if not wanted or any(one.matches(stored.subject[skip:]) for one in wanted)
         ], reached
+
+    async def restore(self, after: int, messages: Sequence[tuple[str, bytes]]) -> int:
+        self._check_here()
+        if len(self._stored) != after:
+            raise Conflict(f"the journal ends at position {len(self._stored)}, expected {after}")
+        for tail, payload in messages:
+            self.put(self._reader.prefix + tail, payload)
+        return len(self._stored)
 
     async def head(self) -> int:
         self._check_here()

@@ -105,8 +105,11 @@ class NatsJournal:
     async def append(self, groups: Sequence[AppendGroup], *, command_id: str) -> int:
         return await self._appender.append(groups, command_id)
 
-    async def load(self, aggregate: AggregateId, *, after_version: int = 0) -> list[RecordedEvent]:
-        return await self._access.load(aggregate, after_version)
+    async def load(self, aggregate: AggregateId, *, after_version: int = 0, after_position: int = 0) -> list[RecordedEvent]:
+        return await self._access.load(aggregate, after_version, after_position)
+
+    async def restore(self, after: int, messages: Sequence[tuple[str, bytes]]) -> int:
+        return await self._appender.restore(after, messages)
 
     async def head(self) -> int:
         return await self._access.head()

@@ -143,8 +143,11 @@ class JournalAccess:
         payload = base64.b64decode(message.get("data", ""))
         return self.reader.read(int(message["seq"]), message["subject"], payload)
 
-    async def load(self, aggregate: AggregateId, after_version: int) -> list[RecordedEvent]:
+    async def load(self, aggregate: AggregateId, after_version: int, after_position: int = 0) -> list[RecordedEvent]:
         """Events of the aggregate with a version above `after_version`, up to its end now.
+
+        Args:
+            after_position: a stream sequence below them; the server need not search the stream from its start.
 
         Raises:
             Malformed: versions are missing or twice there.
@@ -159,7 +162,8 @@ class JournalAccess:
         if isinstance(last, RecordedEvent) and last.envelope.version <= after_version + 1:
             self.remember(subject, Tail(last.position, last.envelope.version))
             return [last] if last.envelope.version > after_version else []
-        first_seq = before.seq + 1 if before is not None and before.version == after_version else 1
+        is_known = before is not None and before.version == after_version
+        first_seq = before.seq + 1 if before is not None and is_known else after_position + 1
         events = await self._events(aggregate, after_version, first_seq, last.position)
         version = events[-1].envelope.version if events else after_version
         if isinstance(last, RecordedEvent) and last.envelope.version != version:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ssmd.domain.envelope import encode_envelope
-from ssmd.errors import Rejected, Unavailable
+from ssmd.errors import Conflict, Rejected, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.streams.connection import ApiRefused, Connection, checked
 from ssmd.streams.journal import AppendGroup
@@ -22,6 +22,7 @@ from ssmd.streams.journal_checks import check_append, command_id_reused, conflic
 from ssmd.streams.journal_nats_access import JournalAccess, Tail
 
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_LAST: Final = "Nats-Expected-Last-Sequence"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 BATCH_ID: Final = "Nats-Batch-Id"
 BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
@@ -85,6 +86,27 @@ class Appender:
             self._remember(groups, position - total)
             return position
         return await self._written_or(groups, command_id)
+
+    async def restore(self, after: int, messages: Sequence[tuple[str, bytes]]) -> int:
+        """As `Journal.restore`."""
+        prefix = self._access.reader.prefix
+        outgoing: list[tuple[str, bytes, dict[str, str]]] = [(prefix + tail, payload, {}) for tail, payload in messages]
+        outgoing[0][2][EXPECTED_LAST] = str(after)
+        connection = await self._access.connection()
+        self._check_sizes(outgoing, connection)
+        for subject, _, _ in outgoing:
+            self._access.forget(subject)
+        try:
+            position = await self._send(connection, outgoing)
+        except ApiRefused as error:
+            if error.err_code in MOVED:
+                raise Conflict(f"{self._access.stream} does not end at position {after}; nothing was written") from error
+            raise
+        except Unavailable:
+            # What is left of it in this process is sent no more; the caller looks before it goes on.
+            await self._access.abandon()
+            raise
+        return position if position is not None else after
 
     async def _expect(self, group: AppendGroup) -> Tail | None:
         """Where the aggregate ends if that is at the expected version, else None."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssmd.streams.transport import Transport
 
 JOURNAL_DIRECTORY: Final = "nats-journal"
+JOURNAL_FILE: Final = "journal.sqlite"
 LOCK_WAIT_S: Final = 20.0
 """How long a query waits for another one that runs the journal's server for itself."""
 
@@ -48,8 +49,10 @@ async def open_journal(environment: ResolvedEnvironment, variables: Mapping[str,
             from ssmd.streams.journal_memory import MemoryJournal  # noqa: PLC0415 - see the module
 
             return MemoryJournal(environment.name)
-        case backend:
-            raise _not_built(environment, "journal", backend, "nats or memory")
+        case "sqlite":
+            from ssmd.streams.journal_sqlite import SqliteJournal  # noqa: PLC0415 - see the module
+
+            return await SqliteJournal.open(environment.directory / JOURNAL_FILE, environment.name)
 
 
 async def open_transport(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Transport:
@@ -111,8 +114,10 @@ async def reading_journal(
     if settings.backend == "memory":
         raise Misconfigured(
             f"the journal of {environment.name} is kept in the memory of the process that runs it: nothing can be read here",
-            mend=f"set journal.backend to nats in exchanges/environments/{environment.name}.yaml",
+            mend=f"set journal.backend to nats or sqlite in exchanges/environments/{environment.name}.yaml",
         )
+    if settings.backend == "sqlite" and not (environment.directory / JOURNAL_FILE).is_file():
+        raise Unavailable(f"{environment.name} has no journal yet", mend=f"ssmd up {environment.name}")
     if settings.backend != "nats" or not environment.is_embedded("journal"):
         journal = await open_journal(environment, variables)
         try:

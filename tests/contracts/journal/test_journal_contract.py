@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +19,7 @@ from ssmd.streams.connection import Connection
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal, PoisonEvent, RecordedEvent
 from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.streams.journal_nats import NatsJournal
+from ssmd.streams.journal_sqlite import SqliteJournal
 
 DAY = AggregateId("trading-day", ("2026-05-14",))
 MAIN = AggregateId("capture", ("kalshi", "main"))
@@ -39,15 +41,26 @@ class Harness:
     put: Callable[[str, bytes], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "sqlite", "nats"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """ "" or the url of a server; asked for here, where no loop runs, because its fixture starts one."""
-    url: str = request.getfixturevalue("journal_url") if request.param == "nats" else ""
+    """ "", "sqlite" or the url of a server; asked for here, where no loop runs, because its fixture starts one."""
+    url: str = request.getfixturevalue("journal_url") if request.param == "nats" else request.param.replace("memory", "")
     return url
 
 
 @pytest.fixture
-async def harness(backend: str, fresh_env: str) -> AsyncIterator[Harness]:
+async def harness(backend: str, fresh_env: str, tmp_path: Path) -> AsyncIterator[Harness]:
+    if backend == "sqlite":
+        one = await SqliteJournal.open(tmp_path / "journal.sqlite", "dev")
+        two = await SqliteJournal.open(tmp_path / "journal.sqlite", "dev")
+
+        async def restore(tail: str, payload: bytes) -> None:
+            await two.restore(await two.head(), [(tail, payload)])
+
+        yield Harness(one, two, restore)
+        await two.close()
+        await one.close()
+        return
     if not backend:
         memory = MemoryJournal("dev")
 
@@ -416,3 +429,29 @@ async def test_an_aggregate_with_a_missing_version_is_not_loaded(harness: Harnes
     await harness.put("trading-day.2026-05-14", encode_envelope(envelope(DAY, 3)))
     with pytest.raises(Malformed, match="position 2 holds version 3, expected 2"):
         await harness.journal.load(DAY)
+
+
+async def test_load_takes_a_position_below_as_a_hint(harness: Harness) -> None:
+    await harness.journal.append([group(SPARE, 0, 3)], command_id="c0")
+    wanted = group(MAIN, 0, 4)
+    await harness.journal.append([wanted], command_id="c1")
+    await harness.journal.append([group(SPARE, 3, 3)], command_id="c2")
+    stored = [recorded(4 + index, one) for index, one in enumerate(wanted.events)]
+    for version, position in ((0, 3), (1, 4), (2, 5), (2, 4), (4, 7), (3, 6)):
+        assert await harness.other.load(MAIN, after_version=version, after_position=position) == stored[version:]
+
+
+async def test_a_copy_has_the_same_positions_subjects_and_bytes(harness: Harness) -> None:
+    first = [("trading-day.2026-05-14", encode_envelope(envelope(DAY, 1))), ("unheard%20of", b"\xff"), ("x.y", b"")]
+    assert await harness.journal.restore(0, first) == 3
+    assert await harness.other.restore(3, [("x.y", b"z" * 1000)] * EVENTS_PER_APPEND_MAX) == 3 + EVENTS_PER_APPEND_MAX
+    for wrong in (0, 3, 2000):
+        with pytest.raises(Conflict):
+            await harness.journal.restore(wrong, first)
+    messages = await read(harness.journal)
+    assert [message.payload for message in messages] == [*[payload for _, payload in first], *[b"z" * 1000] * 1000]
+    assert [message.position for message in messages] == list(range(1, 1004))
+    assert isinstance(messages[1], PoisonEvent)
+    assert messages[1].subject.endswith(".journal.unheard%20of")
+    assert await harness.other.append([group(DAY, 1)], command_id="c1") == 1004
+    assert [one.envelope.version for one in await harness.journal.load(DAY)] == [1, 2]
