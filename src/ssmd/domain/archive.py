@@ -70,6 +70,73 @@ class CompletePartition(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RecordVerification(msgspec.Struct, frozen=True):
+    """Every stored object of the partition was read and is as its seal says. `check` identifies the reading."""
+
+    check: str
+    objects: int
+    size_bytes: int
+
+
+class RecordDamage(msgspec.Struct, frozen=True):
+    """The object `key` is not as its seal says. `found_sha256` "" = it cannot be read or is absent."""
+
+    key: str
+    problem: str
+    expected_sha256: str
+    found_sha256: str
+
+
+class RecordRepair(msgspec.Struct, frozen=True):
+    """The object `key` is as its seal says again. `source`: where its bytes came from."""
+
+    key: str
+    source: str
+    sha256: str
+
+
+class RecordRenormalization(msgspec.Struct, frozen=True):
+    """The records of the whole partition were made anew by `mapper`; `files` take the place of those before."""
+
+    mapper: int
+    files: tuple[SegmentFile, ...]
+
+
+class RecordPruning(msgspec.Struct, frozen=True):
+    """Objects were deleted on purpose."""
+
+    keys: tuple[str, ...]
+    size_bytes: int
+    reason: str
+
+
+class RecordStreamRegressed(msgspec.Struct, frozen=True):
+    """The stream is shorter than the position, or holds another message there. `action`: what is done about it."""
+
+    epoch: int
+    incarnation: str
+    position: int
+    found_last: int
+    found_message_id: str
+    action: str
+
+
+class RecordStreamTruncated(msgspec.Struct, frozen=True):
+    """Retention overtook the archiver: messages from behind `position` to before `first_available` are gone."""
+
+    epoch: int
+    incarnation: str
+    position: int
+    first_available: int
+    action: str
+
+
+class AssessQuality(msgspec.Struct, frozen=True):
+    """What the day's data is worth by the rules of version `rules`; `assessment` as the event has it."""
+
+    assessment: QualityAssessed
+
+
 # Events
 
 
@@ -107,15 +174,126 @@ class Reopened(msgspec.Struct, frozen=True, tag_field="type", tag="archive.reope
     reason: str
 
 
-ArchiveCommand = OpenPartition | PlanSegment | SealSegment | CompletePartition
-ArchiveEvent = Opened | SegmentPlanned | SegmentSealed | Completed | Reopened
-EVENTS = (Opened, SegmentPlanned, SegmentSealed, Completed, Reopened)
+class Verified(msgspec.Struct, frozen=True, tag_field="type", tag="archive.verified.v1"):
+    """Every object was read and is as its seal says. `check` identifies the reading."""
+
+    check: str
+    objects: int
+    size_bytes: int
+
+
+class Damaged(msgspec.Struct, frozen=True, tag_field="type", tag="archive.damaged.v1"):
+    """`found_sha256` "" = the object cannot be read or is absent."""
+
+    key: str
+    problem: str
+    expected_sha256: str
+    found_sha256: str
+
+
+class Repaired(msgspec.Struct, frozen=True, tag_field="type", tag="archive.repaired.v1"):
+    key: str
+    source: str
+    sha256: str
+
+
+class Renormalized(msgspec.Struct, frozen=True, tag_field="type", tag="archive.renormalized.v1"):
+    """`files` take the place of those an older mapper made."""
+
+    mapper: int
+    files: tuple[SegmentFile, ...]
+
+
+class Pruned(msgspec.Struct, frozen=True, tag_field="type", tag="archive.pruned.v1"):
+    keys: tuple[str, ...]
+    size_bytes: int
+    reason: str
+
+
+class StreamRegressed(msgspec.Struct, frozen=True, tag_field="type", tag="archive.stream-regressed.v1"):
+    incarnation: str
+    position: int
+    found_last: int
+    found_message_id: str
+    action: str
+
+
+class StreamTruncated(msgspec.Struct, frozen=True, tag_field="type", tag="archive.stream-truncated.v1"):
+    incarnation: str
+    position: int
+    first_available: int
+    action: str
+
+
+class QualityAssessed(msgspec.Struct, frozen=True, tag_field="type", tag="archive.quality-assessed.v1"):
+    """Durations are sums over tickers; `score_ppm` is in millionths, 1,000,000 = nothing to complain of.
+
+    `until_position`: journal position up to which events were considered; `reasons`: why it is not better, in words.
+    """
+
+    rules: int
+    score_ppm: int
+    tickers: int
+    verified_ns: int
+    unverifiable_ns: int
+    missing_ns: int
+    repaired_ns: int
+    until_position: int
+    reasons: tuple[str, ...]
+
+
+ArchiveCommand = (
+    OpenPartition
+    | PlanSegment
+    | SealSegment
+    | CompletePartition
+    | RecordVerification
+    | RecordDamage
+    | RecordRepair
+    | RecordRenormalization
+    | RecordPruning
+    | RecordStreamRegressed
+    | RecordStreamTruncated
+    | AssessQuality
+)
+ArchiveEvent = (
+    Opened
+    | SegmentPlanned
+    | SegmentSealed
+    | Completed
+    | Reopened
+    | Verified
+    | Damaged
+    | Repaired
+    | Renormalized
+    | Pruned
+    | StreamRegressed
+    | StreamTruncated
+    | QualityAssessed
+)
+EVENTS = (
+    Opened,
+    SegmentPlanned,
+    SegmentSealed,
+    Completed,
+    Reopened,
+    Verified,
+    Damaged,
+    Repaired,
+    Renormalized,
+    Pruned,
+    StreamRegressed,
+    StreamTruncated,
+    QualityAssessed,
+)
 
 
 # State
 
 
 class State(msgspec.Struct, frozen=True):
+    """`damaged`: (key, problem) of objects not repaired yet; `pruned`: keys; `stream`: the latest trouble with it."""
+
     epoch: int = 0
     instance: str = ""
     incarnation: str = ""
@@ -125,6 +303,12 @@ class State(msgspec.Struct, frozen=True):
     segments: int = 0
     records: int = 0
     size_bytes: int = 0
+    check: str = ""
+    damaged: tuple[tuple[str, str], ...] = ()
+    mapper: int = 0
+    pruned: frozenset[str] = frozenset()
+    stream: StreamRegressed | StreamTruncated | None = None
+    quality: QualityAssessed | None = None
 
 
 def _fence(state: State, epoch: int) -> None:
@@ -157,6 +341,64 @@ def decide(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, ...]:
             if state.is_complete:
                 return ()
             return (Completed(reason, state.segments, state.records, state.size_bytes),)
+        case _:
+            return _decide_care(state, command)
+
+
+def _stream(state: State, event: StreamRegressed | StreamTruncated) -> tuple[ArchiveEvent, ...]:
+    return () if event == state.stream else (event,)
+
+
+def _verify(state: State, command: RecordVerification) -> tuple[ArchiveEvent, ...]:
+    if command.check == state.check:
+        return ()
+    if state.damaged:
+        raise Rejected("archive-damaged", f"{len(state.damaged)} objects are damaged, {state.damaged[0][0]} is one")
+    return (Verified(command.check, command.objects, command.size_bytes),)
+
+
+def _decide_care(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, ...]:
+    """What happens to stored objects after their seal."""
+    match command:
+        case RecordStreamRegressed():
+            _fence(state, command.epoch)
+            return _stream(
+                state,
+                StreamRegressed(
+                    command.incarnation, command.position, command.found_last, command.found_message_id, command.action
+                ),
+            )
+        case RecordStreamTruncated():
+            _fence(state, command.epoch)
+            return _stream(
+                state, StreamTruncated(command.incarnation, command.position, command.first_available, command.action)
+            )
+        case RecordVerification():
+            return _verify(state, command)
+        case RecordDamage(key=key, problem=problem):
+            if (key, problem) in state.damaged:
+                return ()
+            return (Damaged(key, problem, command.expected_sha256, command.found_sha256),)
+        case RecordRepair(key=key, source=source, sha256=sha256):
+            return (Repaired(key, source, sha256),) if any(key == one for one, _ in state.damaged) else ()
+        case _:
+            return _decide_content(state, command)
+
+
+def _decide_content(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, ...]:
+    """What is made of stored objects."""
+    match command:
+        case RecordRenormalization(mapper=mapper, files=files):
+            if mapper < state.mapper:
+                raise Rejected("older-mapper", f"mapper {mapper} is older than mapper {state.mapper}, which made the records")
+            return () if mapper == state.mapper else (Renormalized(mapper, files),)
+        case RecordPruning(keys=keys, size_bytes=size_bytes, reason=reason):
+            fresh = tuple(key for key in dict.fromkeys(keys) if key not in state.pruned)
+            return (Pruned(fresh, size_bytes, reason),) if fresh else ()
+        case AssessQuality(assessment=assessment):
+            return () if assessment == state.quality else (assessment,)
+        case _:
+            return ()
 
 
 def _seal(state: State, command: SealSegment) -> tuple[ArchiveEvent, ...]:
@@ -202,6 +444,30 @@ def evolve(state: State, event: ArchiveEvent) -> State:
             return msgspec.structs.replace(state, is_complete=True)
         case Reopened():
             return msgspec.structs.replace(state, is_complete=False)
+        case _:
+            return _evolve_care(state, event)
+
+
+def _evolve_care(state: State, event: ArchiveEvent) -> State:
+    replace = msgspec.structs.replace
+    match event:
+        case Verified(check=check):
+            return replace(state, check=check)
+        case Damaged(key=key, problem=problem):
+            others = tuple(one for one in state.damaged if one[0] != key)
+            return replace(state, check="", damaged=(*others, (key, problem)))
+        case Repaired(key=key):
+            return replace(state, damaged=tuple(one for one in state.damaged if one[0] != key))
+        case Renormalized(mapper=mapper):
+            return replace(state, mapper=mapper)
+        case Pruned(keys=keys):
+            return replace(state, pruned=state.pruned | frozenset(keys))
+        case StreamRegressed() | StreamTruncated():
+            return replace(state, stream=event)
+        case QualityAssessed():
+            return replace(state, quality=event)
+        case _:
+            return state
 
 
 DECIDER: Decider[ArchiveCommand, ArchiveEvent, State] = Decider(

@@ -6,6 +6,8 @@ tape, so a fact at or below the last recorded place has been recorded already an
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from ssmd.domain.decider import Decider
@@ -115,7 +117,72 @@ class DayMarked(CaptureEvent, frozen=True, tag="capture.day-marked.v1"):
     date: str
 
 
-EVENTS = (Connected, Subscribed, Disconnected, GapOpened, GapClosed, DriftDetected, ClockStepped, TailCut, DayMarked)
+class Started(CaptureEvent, frozen=True, tag="capture.started.v1"):
+    """A connector took the connection's tape: `instance` with `epoch`; one of a lower epoch has to stop."""
+
+    instance: str
+    epoch: int
+    version: str
+
+
+class Stopped(CaptureEvent, frozen=True, tag="capture.stopped.v1"):
+    """The connector let go of the tape. `cause`: stop | fenced | tape-full | error."""
+
+    instance: str
+    epoch: int
+    cause: str
+    detail: str
+
+
+class GapRepaired(CaptureEvent, frozen=True, tag="capture.gap-repaired.v1"):
+    """What was missing came from elsewhere. `source`: where from; `records`: how many; `tickers` empty = for all."""
+
+    gap_id: str
+    source: str
+    start_ns: int
+    end_ns: int
+    records: int
+    tickers: tuple[str, ...]
+    evidence: str
+
+
+Verdict = Literal["verified", "unverifiable", "missing", "repaired"]
+
+
+class IntervalAssessed(CaptureEvent, frozen=True, tag="capture.interval-assessed.v1"):
+    """What can be said of an interval of a subscription, for all of its tickers at once.
+
+    `ticker_set` is the SHA-256 (hex) of the sorted tickers, each followed by a line feed; `tickers` names them where the
+    set differs from that of the subscription's interval before, else it is empty. `start_ns` belongs to it, `end_ns`
+    does not.
+    """
+
+    sid: int
+    channel: str
+    verdict: Verdict
+    start_ns: int
+    end_ns: int
+    frames: int
+    ticker_set: str
+    tickers: tuple[str, ...]
+    evidence: str
+
+
+EVENTS = (
+    Connected,
+    Subscribed,
+    Disconnected,
+    GapOpened,
+    GapClosed,
+    DriftDetected,
+    ClockStepped,
+    TailCut,
+    DayMarked,
+    Started,
+    Stopped,
+    GapRepaired,
+    IntervalAssessed,
+)
 
 
 # State
@@ -138,7 +205,7 @@ def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
     event = command.event
     if place_of(event) != command.place:
         raise Rejected("capture-place-mismatch", f"the event says {place_of(event)}, the command {command.place}")
-    if isinstance(event, Connected) and event.epoch < state.epoch:
+    if isinstance(event, Connected | Started) and event.epoch < state.epoch:
         raise Rejected(
             "capture-fenced",
             f"connection epoch {event.epoch} is behind epoch {state.epoch}: another connector took over",
@@ -148,7 +215,7 @@ def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
 
 def evolve(state: State, event: CaptureEvent) -> State:
     place = place_of(event)
-    epoch = max(state.epoch, event.epoch) if isinstance(event, Connected) else state.epoch
+    epoch = max(state.epoch, event.epoch) if isinstance(event, Connected | Started) else state.epoch
     return State(last=max(place, state.last), epoch=epoch)
 
 

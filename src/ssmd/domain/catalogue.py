@@ -2,7 +2,65 @@
 
 from __future__ import annotations
 
-from ssmd.domain import archive, capture, trading_day
+from typing import Final
+
+from ssmd.domain import (
+    archive,
+    capture,
+    client,
+    dead_letter,
+    feedback,
+    key,
+    listing,
+    projection,
+    secmaster_sync,
+    trading_day,
+)
 from ssmd.domain.decider import Catalogue
 
-CATALOGUE = Catalogue([trading_day.DECIDER, capture.DECIDER, archive.DECIDER])
+CATALOGUE = Catalogue(
+    [
+        trading_day.DECIDER,
+        capture.DECIDER,
+        listing.DECIDER,
+        secmaster_sync.DECIDER,
+        archive.DECIDER,
+        key.DECIDER,
+        client.DECIDER,
+        dead_letter.DECIDER,
+        feedback.DECIDER,
+        projection.DECIDER,
+    ]
+)
+
+RELEASED: Final = frozenset(
+    {
+        "archive.completed.v1",
+        "archive.opened.v1",
+        "archive.reopened.v1",
+        "archive.segment-planned.v1",
+        "archive.segment-sealed.v1",
+        "capture.clock-stepped.v1",
+        "capture.connected.v1",
+        "capture.day-marked.v1",
+        "capture.disconnected.v1",
+        "capture.drift-detected.v1",
+        "capture.gap-closed.v1",
+        "capture.gap-opened.v1",
+        "capture.subscribed.v1",
+        "capture.tail-cut.v1",
+        "dead-letter.recorded.v1",
+        "projection.diverged.v1",
+        "projection.rebuilt.v1",
+        "projection.rolled-back.v1",
+        "projection.swapped.v1",
+        "trading-day.activated.v1",
+        "trading-day.completed.v1",
+        "trading-day.end-requested.v1",
+        "trading-day.errored.v1",
+        "trading-day.start-requested.v1",
+        "trading-day.step-completed.v1",
+    }
+)
+"""Event types that something emits: their bytes are frozen in tests/journals. All others are drafts (tests/journals/draft)
+and may still change; whoever first emits one moves its file and adds its tag here."""

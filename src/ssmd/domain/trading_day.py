@@ -1,10 +1,13 @@
 """Aggregate `trading-day . {date}`: one date of one environment, from its start to its totals.
 
     pending -> starting -> active -> ending -> complete
-    starting | active | ending -> error -> starting | ending
+    starting | active | ending -> error -> starting | ending, or back to where it stood (recovered)
+    pending -> missed -> starting
+    starting | active | ending | error -> failed -> starting | ending
+    everything that was started and is not complete -> force-ended
 
 The date is the calendar date in the environment's zone. The first error of an attempt stands; a start or an end
-requested anew begins another attempt.
+requested anew begins another attempt. An error ends an attempt, a failure says that nobody will try again by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from ssmd.errors import Rejected
 AGGREGATE: Final = "trading-day"
 
 Phase = Literal["start", "end"]
-Status = Literal["pending", "starting", "active", "ending", "complete", "error"]
+Status = Literal["pending", "starting", "active", "ending", "complete", "error", "missed", "failed", "force-ended"]
 
 PHASE_OF: Final[dict[Phase, Status]] = {"start": "starting", "end": "ending"}
 """In which status the steps of a phase are done."""
@@ -77,6 +80,48 @@ class FailDay(msgspec.Struct, frozen=True):
     error: str
 
 
+class OpenDay(msgspec.Struct, frozen=True):
+    """The schedule expects the day `date`. Both times are UTC, `end_due_ns` 0 = nobody said when it ends."""
+
+    date: str
+    start_due_ns: int
+    end_due_ns: int = 0
+
+
+class RecordMissed(msgspec.Struct, frozen=True):
+    """The day was due to start and nothing started it."""
+
+    date: str
+    due_ns: int
+    reason: str = ""
+
+
+class RecordLate(msgspec.Struct, frozen=True):
+    """A phase began later than it was due; once per attempt."""
+
+    phase: Phase
+    due_ns: int
+
+
+class AbandonDay(msgspec.Struct, frozen=True):
+    """No further attempt is made: a person has to look."""
+
+    error: str
+    attempts: int
+
+
+class RecoverDay(msgspec.Struct, frozen=True):
+    """What had stopped the day is over, and it goes on where it stood."""
+
+    detail: str = ""
+
+
+class ForceEndDay(msgspec.Struct, frozen=True):
+    """End the day without its steps; its totals stay unknown."""
+
+    reason: str
+
+
 # Events
 
 
@@ -110,22 +155,119 @@ class Errored(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.er
     error: str
 
 
-DayCommand = StartDay | RecordStep | ActivateDay | EndDay | CompleteDay | FailDay
-DayEvent = StartRequested | StepCompleted | Activated | EndRequested | Completed | Errored
-EVENTS = (StartRequested, StepCompleted, Activated, EndRequested, Completed, Errored)
+class Opened(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.opened.v1"):
+    """The schedule expects the day. `end_due_ns` 0 = no end is due."""
+
+    date: str
+    start_due_ns: int
+    end_due_ns: int
+
+
+class Missed(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.missed.v1"):
+    """Nothing started the day when it was due."""
+
+    date: str
+    due_ns: int
+    reason: str
+
+
+class Late(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.late.v1"):
+    """`phase` began after `due_ns`; when, the events of the phase say."""
+
+    phase: Phase
+    due_ns: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.failed.v1"):
+    """Nobody tries again by itself. `status` is where the day stood."""
+
+    status: Status
+    error: str
+    attempts: int
+
+
+class Recovered(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.recovered.v1"):
+    """The day goes on as `status`."""
+
+    status: Status
+    detail: str
+
+
+class ForceEnded(msgspec.Struct, frozen=True, tag_field="type", tag="trading-day.force-ended.v1"):
+    """Ended without its steps. `status` is where the day stood."""
+
+    status: Status
+    reason: str
+
+
+DayCommand = (
+    StartDay
+    | RecordStep
+    | ActivateDay
+    | EndDay
+    | CompleteDay
+    | FailDay
+    | OpenDay
+    | RecordMissed
+    | RecordLate
+    | AbandonDay
+    | RecoverDay
+    | ForceEndDay
+)
+DayEvent = (
+    StartRequested
+    | StepCompleted
+    | Activated
+    | EndRequested
+    | Completed
+    | Errored
+    | Opened
+    | Missed
+    | Late
+    | Failed
+    | Recovered
+    | ForceEnded
+)
+EVENTS = (
+    StartRequested,
+    StepCompleted,
+    Activated,
+    EndRequested,
+    Completed,
+    Errored,
+    Opened,
+    Missed,
+    Late,
+    Failed,
+    Recovered,
+    ForceEnded,
+)
 
 
 # State
 
 
 class State(msgspec.Struct, frozen=True):
-    """`steps`: (phase, step) done in this attempt; `error`: why it stopped, "" unless status is error."""
+    """Where the day stands.
+
+    Attributes:
+        steps: (phase, step) done in this attempt; late: phases of this attempt that began late.
+        error: why it stopped, "" unless status is error or failed; errored_in: the status it stood in then.
+        due_ns: (start, end) as the schedule has them, None = it never said.
+    """
 
     status: Status = "pending"
     date: str = ""
     steps: tuple[tuple[Phase, str], ...] = ()
     totals: Totals | None = None
     error: str = ""
+    errored_in: Status | None = None
+    late: tuple[Phase, ...] = ()
+    due_ns: tuple[int, int] | None = None
+
+
+_RUNNING: Final[frozenset[Status]] = frozenset({"starting", "active", "ending"})
+_NOT_BEGUN: Final[frozenset[Status]] = frozenset({"pending", "missed"})
 
 
 def decide(state: State, command: DayCommand) -> tuple[DayEvent, ...]:
@@ -145,6 +287,26 @@ def decide(state: State, command: DayCommand) -> tuple[DayEvent, ...]:
             return _complete(state, totals)
         case FailDay(error=error):
             return _fail(state, error)
+        case _:
+            return _decide_by_schedule(state, command)
+
+
+def _decide_by_schedule(
+    state: State, command: OpenDay | RecordMissed | RecordLate | AbandonDay | RecoverDay | ForceEndDay
+) -> tuple[DayEvent, ...]:
+    match command:
+        case OpenDay():
+            return _open(state, command)
+        case RecordMissed():
+            return _miss(state, command)
+        case RecordLate(phase=phase, due_ns=due_ns):
+            return _late(state, phase, due_ns)
+        case AbandonDay(error=error, attempts=attempts):
+            return _abandon(state, error, attempts)
+        case RecoverDay(detail=detail):
+            return _recover(state, detail)
+        case ForceEndDay(reason=reason):
+            return _force_end(state, reason)
 
 
 def _start(state: State, date: str, reason: str) -> tuple[DayEvent, ...]:
@@ -158,6 +320,12 @@ def _start(state: State, date: str, reason: str) -> tuple[DayEvent, ...]:
             raise Rejected(
                 "day-already-complete",
                 f"trading day {date} is complete; a day starts once",
+                mend=f"ssmd day history --date {date}",
+            )
+        case "force-ended":
+            raise Rejected(
+                "day-force-ended",
+                f"trading day {date} was ended by force; a day starts once",
                 mend=f"ssmd day history --date {date}",
             )
         case _:
@@ -174,9 +342,9 @@ def _step(state: State, command: RecordStep) -> tuple[DayEvent, ...]:
 def _end(state: State, date: str, reason: str) -> tuple[DayEvent, ...]:
     _check_date(state, date)
     match state.status:
-        case "ending" | "complete":
+        case "ending" | "complete" | "force-ended":
             return ()
-        case "pending":
+        case "pending" | "missed":
             raise Rejected("day-not-started", f"trading day {date} was never started", mend=f"ssmd day start --date {date}")
         case "starting":
             raise Rejected("day-not-active", f"trading day {date} is still starting", mend=f"ssmd day status --date {date}")
@@ -201,11 +369,67 @@ def _complete(state: State, totals: Totals) -> tuple[DayEvent, ...]:
 def _fail(state: State, error: str) -> tuple[DayEvent, ...]:
     if state.status == "error":
         return ()
-    if state.status in ("pending", "complete"):
-        raise Rejected(
-            "day-not-running", f"{_named(state)} is {state.status}: there is nothing that could fail", mend=_mend(state)
-        )
+    if state.status not in _RUNNING:
+        raise _not_running(state, "there is nothing that could fail")
     return (Errored(state.status, error),)
+
+
+def _not_running(state: State, why: str) -> Rejected:
+    return Rejected("day-not-running", f"{_named(state)} is {state.status}: {why}", mend=_mend(state))
+
+
+def _open(state: State, command: OpenDay) -> tuple[DayEvent, ...]:
+    _check_date(state, command.date)
+    if command.end_due_ns and command.end_due_ns <= command.start_due_ns:
+        raise Rejected("day-ends-before-it-starts", f"trading day {command.date} is due to end before it is due to start")
+    if state.due_ns is None:
+        # One that was started by hand is expected as well from now on.
+        return (Opened(command.date, command.start_due_ns, command.end_due_ns),)
+    if state.due_ns != (command.start_due_ns, command.end_due_ns):
+        raise Rejected("day-already-open", f"trading day {command.date} was opened with other times: {state.due_ns}")
+    return ()
+
+
+def _miss(state: State, command: RecordMissed) -> tuple[DayEvent, ...]:
+    _check_date(state, command.date)
+    if state.status == "missed":
+        return ()
+    if state.status != "pending":
+        raise Rejected("day-not-missed", f"trading day {command.date} was started: it is {state.status}")
+    return (Missed(command.date, command.due_ns, command.reason),)
+
+
+def _late(state: State, phase: Phase, due_ns: int) -> tuple[DayEvent, ...]:
+    if phase in state.late:
+        return ()
+    is_begun = state.status not in _NOT_BEGUN if phase == "start" else state.status in ("ending", "complete")
+    if not is_begun:
+        raise Rejected("phase-not-begun", f"the {phase} of {_named(state)} has not begun: it is {state.status}")
+    return (Late(phase, due_ns),)
+
+
+def _abandon(state: State, error: str, attempts: int) -> tuple[DayEvent, ...]:
+    if state.status == "failed":
+        return ()
+    if state.status not in _RUNNING and state.status != "error":
+        raise _not_running(state, "there is nothing that could fail")
+    return (Failed(state.errored_in or state.status, error, attempts),)
+
+
+def _recover(state: State, detail: str) -> tuple[DayEvent, ...]:
+    if state.status in _RUNNING:
+        return ()
+    if state.status not in ("error", "failed") or state.errored_in not in _RUNNING:
+        raise _not_running(state, "there is nothing to recover")
+    return (Recovered(state.errored_in, detail),)
+
+
+def _force_end(state: State, reason: str) -> tuple[DayEvent, ...]:
+    if state.status in ("force-ended", "complete"):
+        return ()
+    if state.status in _NOT_BEGUN:
+        raise Rejected("day-not-started", f"{_named(state)} was never started", mend=_mend(state))
+    return (ForceEnded(state.status, reason),)
 
 
 def _named(state: State) -> str:
@@ -237,18 +461,39 @@ def _check_date(state: State, date: str) -> None:
 def evolve(state: State, event: DayEvent) -> State:
     match event:
         case StartRequested(date=date):
-            return State(status="starting", date=date)
+            return State(status="starting", date=date, due_ns=state.due_ns)
         case StepCompleted(phase=phase, step=step):
             return msgspec.structs.replace(state, steps=(*state.steps, (phase, step)))
         case Activated():
             return msgspec.structs.replace(state, status="active")
         case EndRequested():
             kept = tuple(done for done in state.steps if done[0] == "start")
-            return msgspec.structs.replace(state, status="ending", steps=kept, error="")
+            late = tuple(phase for phase in state.late if phase == "start")
+            return msgspec.structs.replace(state, status="ending", steps=kept, error="", errored_in=None, late=late)
         case Completed(totals=totals):
             return msgspec.structs.replace(state, status="complete", totals=totals)
-        case Errored(error=error):
-            return msgspec.structs.replace(state, status="error", error=error)
+        case Errored(status=status, error=error):
+            return msgspec.structs.replace(state, status="error", error=error, errored_in=status)
+        case _:
+            return _evolve_by_schedule(state, event)
+
+
+def _evolve_by_schedule(state: State, event: DayEvent) -> State:
+    match event:
+        case Opened(date=date, start_due_ns=start_due_ns, end_due_ns=end_due_ns):
+            return msgspec.structs.replace(state, date=date, due_ns=(start_due_ns, end_due_ns))
+        case Missed(date=date):
+            return msgspec.structs.replace(state, status="missed", date=date)
+        case Late(phase=phase):
+            return msgspec.structs.replace(state, late=(*state.late, phase))
+        case Failed(status=status, error=error):
+            return msgspec.structs.replace(state, status="failed", error=error, errored_in=status)
+        case Recovered(status=status):
+            return msgspec.structs.replace(state, status=status, error="", errored_in=None)
+        case ForceEnded():
+            return msgspec.structs.replace(state, status="force-ended")
+        case _:
+            return state
 
 
 DECIDER: Decider[DayCommand, DayEvent, State] = Decider(AGGREGATE, ("date",), State(), decide, evolve, EVENTS)

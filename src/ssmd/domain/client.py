@@ -1,0 +1,160 @@
+"""Aggregate `client . {id}`: who may ask the gateway. What the client shows is never here, only its fingerprint."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ssmd.domain.decider import Decider
+from ssmd.domain.key import check_public
+from ssmd.errors import Rejected
+
+AGGREGATE: Final = "client"
+
+
+# Commands
+
+
+class CreateClient(msgspec.Struct, frozen=True):
+    """`name`: for people; `expires_ns` 0 = it does not expire."""
+
+    name: str
+    fingerprint: str
+    scopes: tuple[str, ...] = ()
+    expires_ns: int = 0
+
+
+class RotateClient(msgspec.Struct, frozen=True):
+    """Another credential takes the place of the one there is; scopes stay."""
+
+    fingerprint: str
+    expires_ns: int = 0
+
+
+class RecordAccess(msgspec.Struct, frozen=True):
+    """The client was let in for the first time since `access_id` began (a gateway's run and day, say)."""
+
+    process: str
+    access_id: str
+
+
+class RevokeClient(msgspec.Struct, frozen=True):
+    reason: str
+
+
+class DeleteClient(msgspec.Struct, frozen=True):
+    """It is not even shown in lists any more; its id is never used again."""
+
+    reason: str = ""
+
+
+# Events
+
+
+class Created(msgspec.Struct, frozen=True, tag_field="type", tag="client.created.v1"):
+    name: str
+    fingerprint: str
+    scopes: tuple[str, ...]
+    expires_ns: int
+
+
+class Rotated(msgspec.Struct, frozen=True, tag_field="type", tag="client.rotated.v1"):
+    fingerprint: str
+    previous: str
+    expires_ns: int
+
+
+class Accessed(msgspec.Struct, frozen=True, tag_field="type", tag="client.accessed.v1"):
+    process: str
+    access_id: str
+
+
+class Revoked(msgspec.Struct, frozen=True, tag_field="type", tag="client.revoked.v1"):
+    reason: str
+
+
+class Deleted(msgspec.Struct, frozen=True, tag_field="type", tag="client.deleted.v1"):
+    reason: str
+
+
+ClientCommand = CreateClient | RotateClient | RecordAccess | RevokeClient | DeleteClient
+ClientEvent = Created | Rotated | Accessed | Revoked | Deleted
+EVENTS = (Created, Rotated, Accessed, Revoked, Deleted)
+
+
+# State
+
+
+class State(msgspec.Struct, frozen=True):
+    """`created` is as the client is now; None = there never was one. `accesses`: process -> its latest access id."""
+
+    created: Created | None = None
+    is_revoked: bool = False
+    is_deleted: bool = False
+    accesses: dict[str, str] = {}
+
+
+def decide(state: State, command: ClientCommand) -> tuple[ClientEvent, ...]:
+    match command:
+        case CreateClient():
+            return _create(state, command)
+        case RotateClient(fingerprint=fingerprint, expires_ns=expires_ns):
+            check_public(fingerprint, ())
+            created = _require_usable(state)
+            if (fingerprint, expires_ns) == (created.fingerprint, created.expires_ns):
+                return ()
+            return (Rotated(fingerprint, created.fingerprint, expires_ns),)
+        case RecordAccess(process=process, access_id=access_id):
+            if state.accesses.get(process) == access_id:
+                return ()
+            _require_usable(state)
+            return (Accessed(process, access_id),)
+        case RevokeClient(reason=reason):
+            _require_known(state)
+            return () if state.is_revoked or state.is_deleted else (Revoked(reason),)
+        case DeleteClient(reason=reason):
+            _require_known(state)
+            return () if state.is_deleted else (Deleted(reason),)
+
+
+def _create(state: State, command: CreateClient) -> tuple[ClientEvent, ...]:
+    check_public(command.fingerprint, command.scopes)
+    wanted = Created(command.name, command.fingerprint, command.scopes, command.expires_ns)
+    if state.created is None:
+        return (wanted,)
+    if state.created == wanted and not state.is_revoked and not state.is_deleted:
+        return ()
+    raise Rejected("client-exists", f"client {state.created.name} exists already, with other scopes or another credential")
+
+
+def _require_known(state: State) -> Created:
+    if state.created is None:
+        raise Rejected("no-such-client", "there never was such a client", mend="ssmd client create")
+    return state.created
+
+
+def _require_usable(state: State) -> Created:
+    created = _require_known(state)
+    if state.is_revoked or state.is_deleted:
+        raise Rejected("client-revoked", f"client {created.name} was {'deleted' if state.is_deleted else 'revoked'}")
+    return created
+
+
+def evolve(state: State, event: ClientEvent) -> State:
+    replace = msgspec.structs.replace
+    match event:
+        case Created():
+            return State(created=event)
+        case Rotated(fingerprint=fingerprint, expires_ns=expires_ns):
+            created = state.created or Created("", "", (), 0)
+            return replace(state, created=replace(created, fingerprint=fingerprint, expires_ns=expires_ns))
+        case Accessed(process=process, access_id=access_id):
+            return replace(state, accesses=state.accesses | {process: access_id})
+        case Revoked():
+            return replace(state, is_revoked=True)
+        case Deleted():
+            return replace(state, is_deleted=True)
+
+
+DECIDER: Decider[ClientCommand, ClientEvent, State] = Decider(AGGREGATE, ("id",), State(), decide, evolve, EVENTS)
