@@ -14,7 +14,7 @@ from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, mes
 from ssmd.services.embedded_servers import start_nats
 from ssmd.streams import topology
 from ssmd.streams.connection import Connection
-from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, Unit
+from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
 from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, Transport
 from ssmd.streams.transport_memory import MemoryTransport
 from ssmd.streams.transport_nats import NatsTransport
@@ -224,3 +224,115 @@ async def test_killing_the_server_over_and_over_loses_nothing_and_keeps_the_orde
     await publisher.close()
     await transport.close()
     await server.stop()
+
+
+class Rewindable(Faulty):
+    """A server whose streams can be cut to what they were before, which breaks all connections."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self._links: list[_Breakable] = []
+
+    async def publisher(self) -> PublishConnection:
+        self._links.append(_Breakable(self.memory))
+        return self._links[-1]
+
+    def break_links(self) -> None:
+        for link in self._links:
+            link.is_broken = True
+
+
+class _Breakable:
+    """Stores and acknowledges at once, until it is broken."""
+
+    def __init__(self, memory: MemoryTransport) -> None:
+        self._memory = memory
+        self._acks: dict[StreamName, int] = {"raw": 0, "market": 0, "dlq": 0}
+        self.is_broken = False
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        if self.is_broken:
+            raise Unavailable("broken")
+        for message in messages:
+            self._memory.put(message)
+            self._acks["raw" if ".raw." in message.subject else "market"] += 1
+
+    def acks(self, stream: StreamName) -> int:
+        return self._acks[stream]
+
+    async def progress(self, timeout_s: float) -> None:
+        del timeout_s
+        if self.is_broken:
+            raise Unavailable("broken")
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("raw", "market"), [(0, 0), (4, 7), (8, 7), (4, 24)])
+async def test_streams_that_come_back_with_less_are_told_with_what_they_hold(raw: int, market: int) -> None:
+    server = Rewindable()
+    publisher = publisher_on(server)
+    units = [unit(7, block) for block in range(8)]
+    await publisher.begin()
+    for one in units:
+        await publisher.publish(one)
+    await publisher.settle()
+    assert publisher.acked == EntryPlace(7, 16)
+    await publisher.check()
+    server.memory.reset("raw", keep=raw)
+    server.memory.reset("market", keep=market)
+    server.break_links()
+    with pytest.raises(StreamsRegressed, match="entry 16 of session 7 was acknowledged") as regressed:
+        await publisher.check()
+    reached = regressed.value.reached
+    marks = market // 3  # two messages and their mark a block
+    assert reached == Reached(EntryPlace(7, 2 * raw) if raw else NOWHERE, EntryPlace(7, 2 * marks) if marks else NOWHERE)
+    # What the tape's reader does then: everything behind what both streams hold, again.
+    for one in units:
+        if one.reaches > reached.both:
+            await publisher.publish(one)
+    await publisher.settle()
+    # What one stream had more than the other comes twice; readers know it by its id.
+    assert list(dict.fromkeys(raw_blocks(server.memory.stored("raw")))) == [(7, 1 + 2 * block) for block in range(8)]
+    assert list(dict.fromkeys(message.message_id for message in server.memory.stored("market"))) == expected_ids(units)
+    await publisher.close()
+
+
+async def test_streams_emptied_by_age_alone_have_lost_nothing() -> None:
+    server = Rewindable()
+    publisher = publisher_on(server)
+    await publisher.begin()
+    await publisher.publish(unit(7, 0))
+    await publisher.settle()
+    await publisher.check()
+    server.memory.truncate("raw", 2)
+    server.memory.truncate("market", 4)
+    await publisher.check()
+    assert (publisher.acked, publisher.recoveries) == (EntryPlace(7, 2), 1)
+    await publisher.close()
+
+
+async def test_a_refill_sends_everything_again_whatever_the_streams_hold() -> None:
+    server = Rewindable()
+    publisher = publisher_on(server)
+    units = [unit(7, block) for block in range(4)]
+    await publisher.begin()
+    for one in units:
+        await publisher.publish(one)
+    await publisher.settle()
+    assert await publisher.rewind(EntryPlace(7, 2)) == Reached(EntryPlace(7, 2), EntryPlace(7, 2))
+    again = [
+        Unit(one.reaches, one.raw._replace(message_id=one.raw.message_id + "~1"),
+             [message._replace(message_id=message.message_id + "~1") for message in one.market])
+        for one in units[1:]
+    ]  # fmt: skip
+    await publisher.publish(again[0])
+    server.break_links()
+    for one in again[1:]:
+        await publisher.publish(one)
+    await publisher.settle()
+    assert publisher.acked == EntryPlace(7, 8)
+    stored = [parse_message_id(message.message_id) for message in server.memory.stored("market")]
+    assert stored == [parse_message_id(name) for name in [*expected_ids(units), *expected_ids(units[1:])]]
+    await publisher.close()

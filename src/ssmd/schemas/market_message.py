@@ -67,13 +67,15 @@ def raw_message_id(connection: str, session: int, first_n: int) -> str:
 
 
 def parse_message_id(text: str) -> Place:
-    """The place in a `Nats-Msg-Id` (connections' names hold no dot).
+    """The place in a `Nats-Msg-Id` (connections' names hold no dot and no ~).
+
+    What follows a "~" tells apart a message that is published again on purpose (a refill) from the first one.
 
     Raises:
         Malformed: for any other text.
     """
     try:
-        connection, session, first_n, part = text.split(".")
+        connection, session, first_n, part = text.partition("~")[0].split(".")
         return Place(connection, int(session, 16), int(first_n, 16), MARK_PART if part == "mark" else int(part, 16))
     except ValueError as error:
         raise Malformed(f"not the id of a market message: {text!r}") from error

@@ -4,6 +4,9 @@ What was sent and is not yet acknowledged is kept (a bounded window). After any 
 server is asked what it really has (the last raw block, the last mark), and what is behind that is sent again, in order.
 Repeated messages carry the same ids, so the server, and behind its window the consumers, drop them. A client that
 reconnects by itself would send what it had buffered out of order (docs/decisions/0003-tape-first.md).
+
+A server may come back with less than it had acknowledged (a lost disk, an older copy). That is `StreamsRegressed`: what
+is missing is no longer held here, and whoever reads the tape has to begin again behind what the streams hold.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ from typing import Final, NamedTuple
 
 from ssmd import crash_points
 from ssmd.crash_points import CrashPoint
-from ssmd.errors import Unavailable
+from ssmd.errors import Conflict, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.schemas.blocks import decode_header
 from ssmd.schemas.market_message import decode_mark
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
-from ssmd.streams.transport import Outgoing, PublishConnection, Transport
+from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamState, Transport
 
 WINDOW_MESSAGES: Final = 4096
 WINDOW_BYTES: Final = 32 << 20
@@ -61,6 +64,21 @@ class Reached(NamedTuple):
     @property
     def both(self) -> EntryPlace:
         return min(self)
+
+
+class StreamsRegressed(Conflict):
+    """The streams hold less than they had acknowledged.
+
+    Attributes:
+        reached: what they hold.
+    """
+
+    def __init__(self, acked: EntryPlace, reached: Reached) -> None:
+        super().__init__(
+            f"entry {acked.n} of session {acked.session} was acknowledged; the raw stream holds entries up to"
+            f" {reached.raw.session}/{reached.raw.n}, the market stream up to {reached.market.session}/{reached.market.n}"
+        )
+        self.reached = reached
 
 
 class _Sent:
@@ -111,6 +129,15 @@ class OrderedPublisher:
         self._raw_sent = 0
         self._market_sent = 0
         self._reached = Reached(NOWHERE, NOWHERE)
+        self._states: dict[StreamName, StreamState] = {}
+        # While streams are filled again behind their end: where that began, and what they held before.
+        self._refill: tuple[EntryPlace, Reached] | None = None
+
+    async def begin(self) -> Reached:
+        """Take what the streams hold for acknowledged. Before the first `publish`. Raises as `reached`."""
+        reached = await self.reached()
+        self.acked = reached.both
+        return reached
 
     async def reached(self) -> Reached:
         """What the streams hold of this connection, by the leader's word.
@@ -118,19 +145,66 @@ class OrderedPublisher:
         Raises:
             Unavailable: no answer.
         """
-        block = await self._transport.last("raw", self._raw_subject)
-        mark = await self._transport.last("market", self._mark_subject)
+        block = await self._last("raw", self._raw_subject)
+        mark = await self._last("market", self._mark_subject)
         raw = market = NOWHERE
-        if block is not None:
+        if isinstance(block, EntryPlace):
+            raw = block
+        elif block is not None:
             header = decode_header(block.payload)
             raw = EntryPlace(header.session, header.last_n)
-        if mark is not None:
+        if isinstance(mark, EntryPlace):
+            market = mark
+        elif mark is not None:
             told = decode_mark(mark.payload)
             market = EntryPlace(told.session, told.last_n)
         return Reached(raw, market)
 
+    async def _last(self, stream: StreamName, subject: str) -> StreamMessage | EntryPlace | None:
+        """The last message of this connection; `acked` where there was one that has only grown too old to be kept."""
+        found = await self._transport.last(stream, subject)
+        before, now = self._states.get(stream), await self._transport.state(stream)
+        self._states[stream] = now
+        if found is not None or before is None:
+            return found
+        is_same = before.incarnation == now.incarnation and before.last_seq <= now.last_seq
+        return self.acked if is_same else None
+
+    async def check(self) -> None:
+        """Find out whether the streams still hold what they acknowledged; mends a connection that was lost meanwhile.
+
+        Raises:
+            StreamsRegressed: they do not.
+        """
+        try:
+            await self._connected().publish(())
+            await self._take_acks()
+            acked = self.acked
+            is_whole = self._refill is not None or (await self.reached()).both >= acked
+        except Unavailable as error:
+            await self._recover(error)
+        else:
+            if not is_whole:
+                await self._recover(Unavailable("the streams hold less than they had acknowledged"))
+
+    async def rewind(self, place: EntryPlace) -> Reached:
+        """Publish again everything behind `place`, although the streams have it: its ids must be new ones.
+
+        Returns:
+            what is to be taken for reached. Raises as `reached`.
+        """
+        self._refill = place, await self.reached()
+        self._forget_sent()
+        self.acked = place
+        self._reached = Reached(place, place)
+        return self._reached
+
     async def publish(self, unit: Unit) -> None:
-        """Send one unit, behind all before it; waits while the window is full, for as long as the server is away."""
+        """Send one unit, behind all before it; waits while the window is full, for as long as the server is away.
+
+        Raises:
+            StreamsRegressed: the unit is not sent, nor is anything held any more.
+        """
         while self._is_full():
             await self._progress()
         await self._take_acks()
@@ -144,7 +218,7 @@ class OrderedPublisher:
             await self._recover(error)
 
     async def settle(self) -> None:
-        """Wait until all that was published has been acknowledged."""
+        """Wait until all that was published has been acknowledged. Raises as `publish`."""
         while self._sent:
             await self._progress()
 
@@ -214,6 +288,8 @@ class OrderedPublisher:
         self._held_messages -= 1 + len(sent.unit.market)
         self._held_bytes -= sent.size_bytes
         self.acked = sent.unit.reaches
+        if self._refill is not None and self.acked >= self._refill[1].both:
+            self._refill = None
 
     async def _recover(self, trouble: Unavailable) -> None:
         """Open a new connection and send again what the server lacks; tries until it works or is cancelled."""
@@ -225,23 +301,45 @@ class OrderedPublisher:
                 await asyncio.sleep(backoff_s(attempt, self._random, max_s=2.0))
             attempt += 1
             try:
-                await self._resend()
+                reached = await self._reconnect()
             except Unavailable as error:
                 trouble = error
                 continue
             self.away = ""
             self.recoveries += 1
+            if reached.both < self.acked:
+                regressed = StreamsRegressed(self.acked, reached)
+                self._forget_sent()
+                self.acked = reached.both
+                raise regressed
             return
 
-    async def _resend(self) -> None:
+    async def _reconnect(self) -> Reached:
+        """A new connection; on it, again, what the streams do not have. Nothing, where they have lost what they had."""
         link = await self._transport.publisher()
         self._link = link
         self._raw_sent = self._market_sent = 0
-        self._reached = await self.reached()
+        reached = self._reached = self._as_refilled(await self.reached())
+        if reached.both < self.acked:
+            return reached
         while self._sent and self._sent[0].unit.reaches <= self._reached.both:
             self._drop_first()
         for sent in self._sent:
             await self._send(link, sent)
+        return reached
+
+    def _as_refilled(self, reached: Reached) -> Reached:
+        """A stream that ends where it ended before the refill has nothing of the refill yet."""
+        if self._refill is None:
+            return reached
+        start, before = self._refill
+        return Reached(
+            start if reached.raw == before.raw else reached.raw, start if reached.market == before.market else reached.market
+        )
+
+    def _forget_sent(self) -> None:
+        self._sent.clear()
+        self._held_messages = self._held_bytes = 0
 
     async def _disconnect(self) -> None:
         if self._link is not None:

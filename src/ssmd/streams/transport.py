@@ -46,7 +46,8 @@ class StreamReader(Protocol):
 
         Raises:
             Unavailable: the server has been away for longer than the reader's limit. Calling again goes on trying.
-            Conflict: the stream is shorter than the position, or another incarnation: the position means nothing there.
+            Conflict: the stream is shorter than the position, has another message there, or is another incarnation: the
+                position means nothing there.
         """
         ...
 

@@ -129,6 +129,7 @@ class _MemoryReader:
         self._incarnation = incarnation
         self._after = after
         self._filters = filters
+        self._last: StreamMessage | None = None
 
     async def next(self, timeout_s: float) -> list[StreamMessage]:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -136,11 +137,16 @@ class _MemoryReader:
             held = self._transport._held(self._stream)  # noqa: SLF001 - reader and transport are one backend
             if held.incarnation != self._incarnation or self._after > held.last_seq:
                 raise Conflict(f"stream {self._stream} is another one now, or ends before position {self._after}")
+            if self._last is not None and held.first_seq <= self._last.seq:
+                found = held.messages[self._last.seq - held.first_seq]
+                if found.message_id != self._last.message_id:
+                    raise Conflict(f"stream {self._stream} has another message at position {self._last.seq}")
             batch: list[StreamMessage] = []
             for message in held.messages[max(0, self._after + 1 - held.first_seq) :]:
                 self._after = message.seq
                 if not self._filters or any(matches(message.subject, wanted) for wanted in self._filters):
                     batch.append(message)
+                    self._last = message
                     if len(batch) >= BATCH_MAX:
                         break
             if batch:

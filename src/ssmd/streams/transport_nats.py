@@ -137,6 +137,7 @@ class _NatsReader:
         self._name = stream_name(transport._env, stream)  # noqa: SLF001 - reader and transport are one backend
         self._after = after
         self._filters = filters
+        self._last_id = ""
         self._incarnation = ""
         self._connection: Connection | None = None
         self._consumer: PullConsumer | None = None
@@ -159,6 +160,12 @@ class _NatsReader:
             raise Conflict(f"stream {self._name} is another one now: {state.incarnation}, was {self._incarnation}")
         if self._after > state.last_seq:
             raise Conflict(f"stream {self._name} ends at {state.last_seq}, before position {self._after}")
+        if self._last_id:
+            found = await self._transport.get(self._stream, self._after)
+            if found is not None and found.message_id != self._last_id:
+                raise Conflict(
+                    f"stream {self._name} has message {found.message_id!r} at position {self._after}, where {self._last_id!r} was"
+                )
         self._incarnation = state.incarnation
         batch, batch_bytes = BATCH[self._stream]
         self._consumer = await PullConsumer.open(
@@ -177,11 +184,12 @@ class _NatsReader:
                 left_s = max(0.0, deadline - loop.time())
                 pulled = await self._consumer.next(left_s, BATCH[self._stream][0])
                 if pulled:
-                    self._after = pulled[-1].seq
-                    return [
+                    messages = [
                         StreamMessage(seq, subject, payload, headers.get(MESSAGE_ID, "") if headers else "")
                         for seq, subject, payload, headers, _ in pulled
                     ]
+                    self._after, self._last_id = messages[-1].seq, messages[-1].message_id
+                    return messages
                 if self._consumer.failure:
                     await self._release()
             if loop.time() >= deadline:

@@ -128,7 +128,9 @@ class ConnectorService:
             on_fenced=self._on_fenced,
             crash_point=self._crash_point,
         )
-        self._follower = TapeFollower(self._directory, self._names, venue.new_mapper, self._publisher, self._facts)
+        self._follower = TapeFollower(
+            self._directory, self._names, venue.new_mapper, self._publisher, self._facts, self._random
+        )
         previous = close_killed_session(tape, self._clock, self._new_recorder)
         self._crash_point(crash_points.SESSION_CLOSED)
         async with asyncio.TaskGroup() as group:
@@ -153,7 +155,7 @@ class ConnectorService:
         attempt = 0
         while True:
             try:
-                reached = await self._publisher.reached()
+                reached = await self._publisher.begin()
                 break
             except Unavailable as error:
                 self._publisher.away = error.message
@@ -361,5 +363,6 @@ class ConnectorService:
             "tape_bytes": self._tape.size_bytes if self._tape else 0,
             "facts_waiting": facts.held if facts else 0,
             "publisher_recoveries": publisher.recoveries,
+            "refills": len(self._follower.refills) if self._follower else 0,
         }
         return Health(not reasons, "; ".join(reasons), stats)

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+import structlog
+
 from ssmd.domain.capture import CaptureEvent
+from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import Mapper
+from ssmd.identifiers import RandomBytes
 from ssmd.schemas.blocks import Block, EntryKind
 from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.control import DayMark, Disconnected, decode_fact
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.records import KIND_OF
 from ssmd.streams import subjects
-from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, Unit
+from ssmd.streams.backoff import backoff_s
+from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
 from ssmd.streams.tape_cursor import BEGINNING, TapeCursor
 from ssmd.streams.tape_files import TapePosition, file_of, indexes, read_file
 from ssmd.streams.transport import Outgoing
 
 MakeMapper = Callable[[int], Mapper]
+CHECK_S: Final = 1.0
+"""How often the streams are asked whether they still hold what they acknowledged."""
+
 SUBJECTS_MAX: Final = 200_000
 """Subjects kept; more tickers than that are remembered anew."""
 
@@ -162,10 +171,17 @@ class TapeFollower:
 
     Attributes:
         published: the last entry handed to the publisher.
+        refills: why the streams had to be filled again from the tape, each time.
     """
 
     def __init__(
-        self, directory: Path, names: Names, make_mapper: MakeMapper, publisher: OrderedPublisher, facts: FactSink
+        self,
+        directory: Path,
+        names: Names,
+        make_mapper: MakeMapper,
+        publisher: OrderedPublisher,
+        facts: FactSink,
+        random: RandomBytes,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -174,7 +190,19 @@ class TapeFollower:
         self._facts = facts
         self._written = asyncio.Event()
         self._is_draining = False
+        self._random = random
+        self._log = structlog.get_logger("connector").bind(feed=names.feed, connection=names.connection)
+        self._refill_after: EntryPlace | None = None
+        self._check_at_s = 0.0
+        self._repeat = ""
         self.published = NOWHERE
+        self.refills: list[str] = []
+
+    def refill(self, after: EntryPlace, why: str) -> None:
+        """Publish everything behind `after` again, under new ids: somebody missed it."""
+        self._refill_after = after
+        self.refills.append(why)
+        self._written.set()
 
     def wake(self) -> None:
         """More has been written."""
@@ -187,13 +215,42 @@ class TapeFollower:
 
     async def run(self, reached: Reached) -> None:
         """Publish what is behind `reached`, then whatever comes, until drained or cancelled."""
+        while True:
+            try:
+                if self._refill_after is not None:
+                    reached = await self._begin_refill(self._refill_after)
+                if await self._follow(reached):
+                    return
+            except StreamsRegressed as regressed:
+                self.refills.append(regressed.message)
+                reached = regressed.reached
+                self._log.warning("streams-regressed", reason=regressed.message, **reached.both._asdict())
+
+    async def _begin_refill(self, after: EntryPlace) -> Reached:
+        self._repeat = f"~{self._random(4).hex()}"
+        attempt = 0
+        while True:
+            try:
+                reached = await self._publisher.rewind(after)
+            except Unavailable as error:
+                attempt += 1
+                self._log.warning("refill-waits", reason=error.message)
+                await asyncio.sleep(backoff_s(attempt, self._random, max_s=2.0))
+            else:
+                self._refill_after = None
+                self._log.warning("refilling", reason=self.refills[-1], **after._asdict())
+                return reached
+
+    async def _follow(self, reached: Reached) -> bool:
+        """Whether all is done; False = a refill is wanted. Raises StreamsRegressed."""
         cursor = TapeCursor(self._directory, start_of(self._directory, reached.both.session))
         mapper = BlockMapper(self._names, self._make_mapper)
         skip_sessions = reached.both.session
         self.published = reached.both
         try:
-            while True:
+            while self._refill_after is None:
                 self._written.clear()
+                await self._check()
                 blocks = cursor.read()
                 for tape_block in blocks:
                     header = tape_block.header
@@ -204,13 +261,28 @@ class TapeFollower:
                     if facts:
                         self._facts.offer(facts)
                     if unit is not None:
-                        await self._publisher.publish(unit)
+                        await self._publisher.publish(_again(unit, self._repeat) if self._repeat else unit)
                         self.published = reaches
                     await asyncio.sleep(0)  # the socket must not wait for the mapper
                 if not blocks:
                     await self._publisher.settle()
                     if self._is_draining and not self._written.is_set():
-                        return
-                    await self._written.wait()
+                        return True
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(CHECK_S):
+                            await self._written.wait()
+            return False
         finally:
             cursor.close()
+
+    async def _check(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._check_at_s:
+            await self._publisher.check()
+            self._check_at_s = asyncio.get_running_loop().time() + CHECK_S
+
+
+def _again(unit: Unit, repeat: str) -> Unit:
+    """The unit under ids that the server does not know yet: it would drop it, were it still to know the old ones."""
+    raw = unit.raw._replace(message_id=unit.raw.message_id + repeat)
+    return Unit(unit.reaches, raw, [one._replace(message_id=one.message_id + repeat) for one in unit.market])
