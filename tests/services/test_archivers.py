@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -21,7 +21,7 @@ from ssmd.archive.storage_local import LocalStorage
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import ManualClock, date_of
 from ssmd.domain import archive
-from ssmd.domain.archive import ArchiveEvent, SegmentSealed
+from ssmd.domain.archive import ArchiveEvent, SegmentSealed, StreamRegressed, StreamTruncated
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Rejected
 from ssmd.registry.documents import ArchiveSettings
@@ -622,6 +622,92 @@ async def test_a_stream_reset_under_a_running_archiver_is_told_and_read_again(wo
     await _while_running(archiver, body)
     assert "regressed" in archiver.health().reason
     assert raw_lines(await world.content("raw")) == feeder.lines
+
+
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_a_stream_cut_back_under_its_seal_is_counted_anew_and_archived_once(world: World, kind: str) -> None:
+    feeder = Feeder()
+    sent = [feeder.connect(), *(feeder.frames(10) for _ in range(9))]
+    for messages in sent:
+        world.publish(messages)
+    await world.archive(kind)
+    stream: Literal["raw", "market"] = "raw" if kind == "raw" else "market"
+    position = len(world.transport.stored(stream))
+    world.transport.reset(stream, keep=5)
+    archiver = world.archiver(kind)
+
+    async def body() -> None:
+        # The connector's tape fills it again; another message stands where the sealed one was, and new ones come.
+        await _eventually(lambda: "regressed" in archiver.health().reason)
+        for messages in [*sent[1:], feeder.frames(10)]:
+            world.publish(messages)
+        await archiver.flush()
+
+    await _while_running(archiver, body)
+    content = await world.content(kind)
+    assert (raw_lines(content) if kind == "raw" else records(content)) == (
+        feeder.lines if kind == "raw" else by_kind(feeder.records)
+    )
+    seals = await world.check_seals(kind)
+    state = await world.transport.state(stream)
+    assert [seal.incarnation for seal in seals] == [state.incarnation, f"{state.incarnation}0001"]
+    (told,) = [event for event in await world.events(kind) if isinstance(event, StreamRegressed)]
+    assert (told.incarnation, told.position, told.found_last) == (f"{state.incarnation}0001", position, 5)
+    # The next start finds all well.
+    again = await world.archive(kind)
+    assert again.health().ok
+
+
+async def test_another_message_at_the_position_is_a_regression_even_in_a_longer_stream(world: World) -> None:
+    feeder = Feeder()
+    sent = [feeder.connect(), *(feeder.frames(10) for _ in range(5))]
+    for messages in sent:
+        world.publish(messages)
+    await world.archive("raw")
+    world.transport.reset("raw", keep=3)
+    for messages in [*sent[1:], feeder.frames(10)]:  # one block more stands before the others than it did
+        world.publish(messages)
+    archiver = await world.archive("raw")
+    assert "'main." in archiver.health().reason
+    assert raw_lines(await world.content("raw")) == feeder.lines
+    await world.check_seals("raw")
+
+
+@pytest.mark.parametrize("is_pruned", [False, True], ids=["tape-whole", "tape-pruned"])
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_what_retention_took_is_archived_from_the_refill(world: World, kind: str, is_pruned: bool) -> None:
+    feeder = Feeder()
+    stream: Literal["raw", "market"] = "raw" if kind == "raw" else "market"
+    world.publish(feeder.connect())
+    world.publish(feeder.frames(10))
+    await world.archive(kind)
+    kept = len(feeder.lines), len(feeder.records)
+    unsealed = [feeder.frames(10) for _ in range(10)]
+    for messages in unsealed:
+        world.publish(messages)
+    world.transport.truncate(stream, (await world.transport.state(stream)).last_seq - 5)
+    archiver = world.archiver(kind, hold_seconds=0.0)
+
+    async def body() -> None:
+        await _eventually(lambda: "waiting for the refill of main" in archiver.health().reason)
+        unsealed.append(feeder.frames(10))
+        world.publish(unsealed[-1])
+        for messages in unsealed[2 if is_pruned else 0 :]:
+            world.publish([one._replace(message_id=f"{one.message_id}~1") for one in messages])
+        world.publish(feeder.frames(10))
+        await archiver.flush()
+
+    await _while_running(archiver, body)
+    assert ("hole on main" in archiver.health().reason) == is_pruned
+    lost = 20 if is_pruned else 0
+    content = await world.content(kind)
+    if kind == "raw":
+        assert raw_lines(content) == feeder.lines[: kept[0]] + feeder.lines[kept[0] + lost :]
+    else:
+        assert records(content) == by_kind(feeder.records[: kept[1]] + feeder.records[kept[1] + lost :])
+    assert [type(event) for event in await world.events(kind) if isinstance(event, StreamTruncated)] == [StreamTruncated]
+    if not is_pruned:
+        await world.check_seals(kind)
 
 
 @pytest.mark.parametrize("kind", ["raw", "normalized"])

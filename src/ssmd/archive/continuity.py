@@ -85,7 +85,7 @@ class Continuity(Generic[Content]):
             self.duplicates += 1
             return []
         place = Place(unit.session, unit.first_n)
-        if not self._is_next(unit):
+        if not self.is_next(unit):
             if place not in self._held:
                 self._held[place] = unit
                 self._held_bytes += unit.size_bytes
@@ -115,7 +115,15 @@ class Continuity(Generic[Content]):
         self._held_bytes -= unit.size_bytes
         return [self._accept(unit), *self._released()]
 
-    def _is_next(self, unit: Unit[Content]) -> bool:
+    def forget_held(self) -> list[Unit[Content]]:
+        """Let go of what waits, which will be offered again; what that was."""
+        forgotten = list(self._held.values())
+        self._held.clear()
+        self._held_bytes = 0
+        return forgotten
+
+    def is_next(self, unit: Unit[Content]) -> bool:
+        """Whether `unit` follows what is done with."""
         if self.reached == NOWHERE:
             return unit.first_n == 1 and unit.follows is None
         if unit.session == self.reached.session:
@@ -135,7 +143,7 @@ class Continuity(Generic[Content]):
         for place in sorted(self._held):
             unit = self._held[place]
             is_old = Place(unit.session, unit.last_n) <= self.reached
-            if not is_old and not self._is_next(unit):
+            if not is_old and not self.is_next(unit):
                 break
             del self._held[place]
             self._held_bytes -= unit.size_bytes

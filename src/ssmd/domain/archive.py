@@ -211,6 +211,8 @@ class Pruned(msgspec.Struct, frozen=True, tag_field="type", tag="archive.pruned.
 
 
 class StreamRegressed(msgspec.Struct, frozen=True, tag_field="type", tag="archive.stream-regressed.v1"):
+    """`incarnation`: what the stream's messages are counted under from here on: old sequences mean nothing any more."""
+
     incarnation: str
     position: int
     found_last: int
@@ -219,6 +221,8 @@ class StreamRegressed(msgspec.Struct, frozen=True, tag_field="type", tag="archiv
 
 
 class StreamTruncated(msgspec.Struct, frozen=True, tag_field="type", tag="archive.stream-truncated.v1"):
+    """The connector that finds this newer than the last seal publishes again, from its tape, what is not sealed."""
+
     incarnation: str
     position: int
     first_available: int
@@ -462,7 +466,9 @@ def _evolve_care(state: State, event: ArchiveEvent) -> State:
             return replace(state, mapper=mapper)
         case Pruned(keys=keys):
             return replace(state, pruned=state.pruned | frozenset(keys))
-        case StreamRegressed() | StreamTruncated():
+        case StreamRegressed(incarnation=incarnation):
+            return replace(state, stream=event, incarnation=incarnation, last_seq=0, planned=None)
+        case StreamTruncated():
             return replace(state, stream=event)
         case QualityAssessed():
             return replace(state, quality=event)

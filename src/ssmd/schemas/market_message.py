@@ -17,6 +17,9 @@ from ssmd.errors import Malformed
 MARK_PART = -1
 """`part` of a mark."""
 
+REPEATED = "~"
+"""Behind it an id of any of our messages says which repetition it is."""
+
 
 class Place(NamedTuple):
     """Where a market message belongs: the `part`-th message of the block of (session, first_n) on `connection`."""
@@ -69,13 +72,13 @@ def raw_message_id(connection: str, session: int, first_n: int) -> str:
 def parse_message_id(text: str) -> Place:
     """The place in a `Nats-Msg-Id` (connections' names hold no dot and no ~).
 
-    What follows a "~" tells apart a message that is published again on purpose (a refill) from the first one.
+    What follows REPEATED tells a message that is published again on purpose (a refill) from the first one.
 
     Raises:
         Malformed: for any other text.
     """
     try:
-        connection, session, first_n, part = text.partition("~")[0].split(".")
+        connection, session, first_n, part = text.partition(REPEATED)[0].split(".")
         return Place(connection, int(session, 16), int(first_n, 16), MARK_PART if part == "mark" else int(part, 16))
     except ValueError as error:
         raise Malformed(f"not the id of a market message: {text!r}") from error

@@ -53,6 +53,10 @@ class Intake(Protocol):
         """`connection` is written up to `reached`: its messages up to there are not wanted again."""
         ...
 
+    def refused(self, unit: Unit[Any], /) -> None:
+        """`unit` was not taken now; its messages will come again."""
+        ...
+
     def encoder(self, unit: Unit[Any]) -> Any:
         """Fresh state for the segment that begins with `unit`."""
         ...

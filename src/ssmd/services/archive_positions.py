@@ -3,53 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ssmd.archive.continuity import NOWHERE, Place
 from ssmd.domain import archive
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Malformed
 from ssmd.streams.journal import Journal, PoisonEvent
-from ssmd.streams.transport import StreamName, Transport
+from ssmd.streams.transport import StreamName, StreamState, Transport
 
 
 class Sealed(NamedTuple):
-    """How far a connection is sealed, over all days; `incarnation` "" = nothing is."""
+    """How far a connection is sealed, over all days; `incarnation` "" = nothing is.
+
+    Attributes:
+        incarnation: what the stream is called since its last life or regression.
+        last_seq, message_id: the last message sealed under that name; 0 and "" = none.
+        date: of the last seal.
+        regressions: how often the stream was found to have lost what was sealed.
+        is_truncated: retention has overtaken the archiver since the last seal.
+    """
 
     reached: Place = NOWHERE
     incarnation: str = ""
     last_seq: int = 0
+    message_id: str = ""
+    date: str = ""
+    regressions: int = 0
+    is_truncated: bool = False
 
 
 class Positions:
-    """Partitions (connection, date) -> state; connections -> how far they are sealed."""
+    """Partitions (connection, date) -> state; connections -> how far they are sealed; journal position they include."""
 
     def __init__(self) -> None:
         self.partitions: dict[tuple[str, str], archive.State] = {}
         self.connections: dict[str, Sealed] = {}
+        self.position = 0
 
     def apply(self, connection: str, date: str, event: archive.ArchiveEvent) -> None:
         """Fold one event of a partition."""
         key = connection, date
         self.partitions[key] = archive.evolve(self.partitions.get(key, archive.State()), event)
         self.connections.setdefault(connection, Sealed())
-        if isinstance(event, archive.SegmentSealed):
-            self.sealed(connection, event)
+        match event:
+            case archive.SegmentSealed():
+                self.sealed(connection, date, event)
+            case archive.StreamRegressed():
+                self.regressed(connection, event.incarnation)
+            case archive.StreamTruncated():
+                self.connections[connection] = self.connections[connection]._replace(is_truncated=True)
+            case _:
+                pass
 
-    def sealed(self, connection: str, seal: archive.SegmentSealed | archive.SealSegment) -> None:
+    def sealed(self, connection: str, date: str, seal: archive.SegmentSealed | archive.SealSegment) -> None:
         """Take note of how far `connection` is sealed."""
         known = self.connections.get(connection, Sealed())
         reached = max((known.reached, *(Place(one.session, one.last_n) for one in seal.sessions)))
-        seq = max(seal.last_seq, known.last_seq if seal.incarnation == known.incarnation else 0)
-        self.connections[connection] = Sealed(reached, seal.incarnation, seq)
+        seq, message_id = seal.last_seq, seal.last_message_id
+        if seal.incarnation == known.incarnation and known.last_seq > seq:
+            seq, message_id = known.last_seq, known.message_id
+        self.connections[connection] = known._replace(
+            reached=reached,
+            incarnation=seal.incarnation,
+            last_seq=seq,
+            message_id=message_id,
+            date=date,
+            is_truncated=False,
+        )
+
+    def regressed(self, connection: str, incarnation: str) -> None:
+        """Sequences sealed so far mean nothing any more."""
+        known = self.connections.get(connection, Sealed())
+        self.connections[connection] = known._replace(
+            incarnation=incarnation, last_seq=0, message_id="", regressions=known.regressions + 1
+        )
+
+
+class Regressed(NamedTuple):
+    """A stream has lost what was sealed of a connection. `incarnation`: what it is to be called from now on."""
+
+    connection: str
+    incarnation: str
+    position: int
+    found_last: int
+    found_message_id: str
+    reason: str
 
 
 class Start(NamedTuple):
-    """Where to begin reading a stream: behind `after` of `incarnation`. `regressed`: what the stream has lost, in words."""
+    """Where to begin reading a stream: behind `after` of `incarnation`; and what it has lost meanwhile."""
 
     after: int
     incarnation: str
-    regressed: tuple[str, ...]
+    regressed: tuple[Regressed, ...] = ()
+
+
+REGRESSION_DIGITS: Final = 4
+"""Hex digits behind an incarnation that count the regressions within it: names of one life sort in order of time."""
 
 
 async def find_start(
@@ -68,12 +119,13 @@ async def find_start(
     """
     state = await transport.state(stream)
     behind: list[int] = []
-    regressed: list[str] = []
+    regressed: list[Regressed] = []
     highest = 0
     for connection, sealed in positions.connections.items():
-        last_seq = sealed.last_seq if sealed.incarnation == state.incarnation else 0
-        if last_seq > state.last_seq:
-            regressed.append(f"{connection} is sealed up to message {last_seq}, stream {stream} ends at {state.last_seq}")
+        found = await _regression(transport, stream, state, connection, sealed)
+        last_seq = sealed.last_seq
+        if found is not None:
+            regressed.append(found)
             last_seq = 0
         highest = max(highest, last_seq)
         last = await transport.last(stream, closing_subject(connection))
@@ -82,16 +134,47 @@ async def find_start(
     return Start(min(behind, default=highest), state.incarnation, tuple(regressed))
 
 
-async def load_positions(journal: Journal, feed: str, data_type: str) -> Positions:
+async def _regression(
+    transport: Transport, stream: StreamName, state: StreamState, connection: str, sealed: Sealed
+) -> Regressed | None:
+    if not sealed.incarnation:
+        return None
+    where = f"{connection} is sealed up to message {sealed.last_seq} of stream {stream} {sealed.incarnation}"
+    is_same = sealed.incarnation[: len(state.incarnation)] == state.incarnation and len(sealed.incarnation) in (
+        len(state.incarnation),
+        len(state.incarnation) + REGRESSION_DIGITS,
+    )
+    if not is_same:
+        return Regressed(
+            connection, state.incarnation, sealed.last_seq, state.last_seq, "", f"{where}, which is {state.incarnation} now"
+        )
+    incarnation = f"{state.incarnation}{sealed.regressions + 1:0{REGRESSION_DIGITS}x}"
+    if sealed.last_seq > state.last_seq:
+        reason = f"{where}, which ends at {state.last_seq}"
+        return Regressed(connection, incarnation, sealed.last_seq, state.last_seq, "", reason)
+    if sealed.last_seq and sealed.message_id:
+        found = await transport.get(stream, sealed.last_seq)
+        # None: too old to be kept, which is no regression.
+        if found is not None and found.message_id != sealed.message_id:
+            reason = f"{where}: {sealed.message_id!r}, where {found.message_id!r} is now"
+            return Regressed(connection, incarnation, sealed.last_seq, state.last_seq, found.message_id, reason)
+    return None
+
+
+async def load_positions(journal: Journal, feed: str, data_type: str, positions: Positions | None = None) -> Positions:
     """All partitions of `feed` and `data_type` (raw | normalized), from the journal.
+
+    Args:
+        positions: what an earlier call gave, to be brought up to date; None = from the journal's beginning.
 
     Raises:
         Malformed: the journal holds something this version cannot read.
         Unavailable: the journal does not answer.
     """
-    positions = Positions()
-    async for batch in journal.replay(filters=[archive.AGGREGATE]):
+    positions = Positions() if positions is None else positions
+    async for batch in journal.replay(after=positions.position, filters=[archive.AGGREGATE]):
         for recorded in batch:
+            positions.position = recorded.position
             if isinstance(recorded, PoisonEvent):
                 raise Malformed(f"journal position {recorded.position} holds no event: {recorded.reason}")
             of_feed, date, of_type, connection = recorded.envelope.aggregate_key.parts

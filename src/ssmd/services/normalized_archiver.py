@@ -97,6 +97,9 @@ class MarketIntake:
             for key in [key for key in self._blocks if key[0] == connection and key[1] <= reached]:
                 self._blocks_bytes -= self._blocks.pop(key).size_bytes
 
+    def refused(self, unit: Unit[MarketContent]) -> None:
+        self._made.get(unit.connection, set()).discard(Place(unit.session, unit.first_n))
+
     def take(self, message: StreamMessage) -> Unit[MarketContent] | None:
         subject = _parse(message.subject)
         place = parse_message_id(message.message_id)

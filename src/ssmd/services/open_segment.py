@@ -71,8 +71,8 @@ class OpenSegment:
                 writer = self._writers[kind] = SegmentWriter(self._stem.with_name(f"{self._stem.name}.{kind}"), self._level)
             writer.add(content, records, ts_first_ns, ts_last_ns)
             self.content_bytes += len(content)
-        self.last_seq = max(self.last_seq, unit.last_seq)
-        self.message_id = unit.message_id
+        if unit.last_seq >= self.last_seq:
+            self.last_seq, self.message_id = unit.last_seq, unit.message_id
         self.sessions[unit.session] = unit.last_n
 
     @property

@@ -77,6 +77,9 @@ class RawIntake:
     def archived(self, _connection: str, _reached: Place) -> None:
         return
 
+    def refused(self, _unit: Unit[Columns]) -> None:
+        return
+
     def encoder(self, unit: Unit[Columns]) -> LineEncoder:
         return LineEncoder(unit.connection)
 

@@ -19,7 +19,7 @@ from ssmd.domain import archive
 from ssmd.errors import Unavailable
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
-from ssmd.services.archive_positions import Positions, Sealed
+from ssmd.services.archive_positions import Positions, Regressed, Sealed
 from ssmd.services.open_segment import FinishedFile, OpenSegment
 from ssmd.services.patience import Patience
 
@@ -29,7 +29,7 @@ class Sealer:
 
     Attributes:
         positions: what is sealed, as far as this process knows.
-        incarnation: of the stream that is read.
+        incarnation: of the stream that is read; a connection's may be another name of it (`archive_positions`).
         segments: connection -> its open segment.
         sealed, records: how many segments, and lines or messages in them, this process has sealed.
     """
@@ -102,19 +102,49 @@ class Sealer:
         if unit.day_mark:
             await self._complete(unit.connection, unit.day_mark)
 
-    async def _open(self, unit: Unit[Any]) -> OpenSegment:
-        key = unit.connection, unit.date
-        state = self.positions.partitions.get(key, archive.State())
+    def _incarnation(self, connection: str) -> str:
+        return self.positions.connections.get(connection, Sealed()).incarnation or self.incarnation
+
+    async def _epoch(self, key: tuple[str, str]) -> int:
+        """The partition's epoch, which is ours once it has been opened by us."""
         if key not in self._epochs:
-            epoch = state.epoch + 1
+            epoch = self.positions.partitions.get(key, archive.State()).epoch + 1
             await self._command(key, archive.OpenPartition(epoch, self._instance))
             self._epochs[key] = epoch
-            state = self.positions.partitions[key]
+        return self._epochs[key]
+
+    async def record_regressed(self, found: Regressed) -> None:
+        """Journal that the stream lost what was sealed of a connection, and count its messages anew."""
+        key = found.connection, self.positions.connections[found.connection].date
+        epoch = await self._epoch(key)
+        action = "read again from the start of retention; the connector fills it again from its tape"
+        await self._command(
+            key,
+            archive.RecordStreamRegressed(
+                epoch, found.incarnation, found.position, found.found_last, found.found_message_id, action
+            ),
+        )
+        self.positions.regressed(found.connection, found.incarnation)
+
+    async def record_truncated(self, connection: str, first_available: int) -> None:
+        """Journal that retention took what was not sealed yet of a connection."""
+        sealed = self.positions.connections[connection]
+        key = connection, sealed.date
+        epoch = await self._epoch(key)
+        action = "waits until the connector has filled it again from its tape"
+        await self._command(
+            key, archive.RecordStreamTruncated(epoch, sealed.incarnation, sealed.last_seq, first_available, action)
+        )
+
+    async def _open(self, unit: Unit[Any]) -> OpenSegment:
+        key = unit.connection, unit.date
+        await self._epoch(key)
+        state = self.positions.partitions[key]
         sealed = self.positions.connections.get(unit.connection, Sealed())
-        is_same = sealed.incarnation == self.incarnation
+        incarnation = self._incarnation(unit.connection)
         planned = state.planned
         cut_after = 0
-        if planned is not None and planned.incarnation == self.incarnation and planned.last_seq >= unit.last_seq:
+        if planned is not None and planned.incarnation == incarnation and planned.last_seq >= unit.last_seq:
             cut_after = planned.last_seq
         self._spooled += 1
         segment = self.segments[unit.connection] = OpenSegment(
@@ -122,7 +152,7 @@ class Sealer:
             self._settings.zstd_level,
             connection=unit.connection,
             date=unit.date,
-            first_seq=max(unit.first_seq, sealed.last_seq + 1 if is_same else 0),
+            first_seq=max(unit.first_seq, sealed.last_seq + 1),
             cut_after=cut_after,
             encoder=self._intake.encoder(unit),
         )
@@ -131,8 +161,9 @@ class Sealer:
     async def seal(self, segment: OpenSegment, planned: str = "") -> None:
         """Finish, upload, seal. `planned`: why it is cut here although content does not ask for it."""
         key = segment.connection, segment.date
+        incarnation = self._incarnation(segment.connection)
         if planned:
-            plan = archive.PlanSegment(self._epochs[key], self.incarnation, segment.first_seq, segment.last_seq, planned)
+            plan = archive.PlanSegment(self._epochs[key], incarnation, segment.first_seq, segment.last_seq, planned)
             await self._command(key, plan)
         finished = await segment.finish()
         self._crash_point(crash_points.AFTER_SPOOL_WRITE)
@@ -145,7 +176,7 @@ class Sealer:
         )
         seal = archive.SealSegment(
             self._epochs[key],
-            self.incarnation,
+            incarnation,
             segment.first_seq,
             segment.last_seq,
             segment.message_id,
@@ -153,7 +184,7 @@ class Sealer:
             sessions,
         )
         await self._command(key, seal)
-        self.positions.sealed(segment.connection, seal)
+        self.positions.sealed(segment.connection, segment.date, seal)
         self._crash_point(crash_points.AFTER_SEAL)
         del self.segments[segment.connection]
         await segment.discard()
@@ -162,7 +193,7 @@ class Sealer:
         self._log.info("sealed", connection=segment.connection, date=segment.date, files=len(files), last_seq=segment.last_seq)
 
     async def _upload(self, segment: OpenSegment, file: FinishedFile) -> archive.SegmentFile:
-        object_key = self._intake.key(segment, file.kind, self.incarnation)
+        object_key = self._intake.key(segment, file.kind, self._incarnation(segment.connection))
         await self._patience.until_answered("storage", lambda: self._storage.put_file(object_key, file.path))
         facts = file.facts
         return archive.SegmentFile(

@@ -24,6 +24,7 @@ from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
+from ssmd.schemas.market_message import REPEATED
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Sealed, find_start, load_positions
 from ssmd.services.component import Health
@@ -40,6 +41,8 @@ HOLD_SECONDS: Final = 5.0
 FLUSH_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 PROBLEMS_MAX: Final = 20
+REFILL_WAIT_S: Final = 600.0
+"""How long the connector may take to fill a truncated stream again; past that what is there is archived, the hole told."""
 
 
 class StreamArchiver:
@@ -98,6 +101,8 @@ class StreamArchiver:
         self._empty_polls = 0
         self._continuity: dict[str, Continuity[Any]] = {}
         self._held_since: dict[str, int] = {}
+        self._refilling: dict[str, int] = {}
+        self._gave_up_refill: set[str] = set()
         self._flushes: list[asyncio.Future[None]] = []
         self._stopping = False
         self._running = False
@@ -169,7 +174,9 @@ class StreamArchiver:
 
     def health(self) -> Health:
         holding = [continuity.missing() for continuity in self._continuity.values() if continuity.is_holding]
-        reason = self._patience.away or (holding[0] if holding else "") or (self._problems[-1] if self._problems else "")
+        waiting = [f"waiting for the refill of {connection} from its tape" for connection in self._refilling]
+        told = [self._patience.away, *holding, *waiting, *self._problems[-1:]]
+        reason = next((one for one in told if one), "")
         stats: dict[str, int | str] = {
             **self._counts,
             "sealed": self._sealer.sealed,
@@ -200,7 +207,7 @@ class StreamArchiver:
             await self._patience.until_answered("journal", self._load)
             await self._patience.until_answered("stream", self._open_reader)
         asked = self._stopping or bool(self._flushes)
-        if asked and await self._is_caught_up() and (self._stopping or not self._held_since):
+        if asked and await self._is_caught_up() and (self._stopping or not (self._held_since or self._refilling)):
             await self._seal_everything("stop" if self._stopping else "flush")
             return self._stopping  # what is held stays on the stream
         await self._read()
@@ -263,6 +270,12 @@ class StreamArchiver:
         for connection, since_ns in list(self._held_since.items()):
             if now_ns - since_ns >= self._hold_ns:
                 await self._give_up(connection)
+        for connection, since_ns in list(self._refilling.items()):
+            if now_ns - since_ns >= REFILL_WAIT_S * 1e9:
+                self._report(f"the connector has not filled the stream again for {connection} in {REFILL_WAIT_S:.0f} s")
+                self._gave_up_refill.add(connection)
+                await self._abandon()
+                return
         for segment in self._sealer.idle():
             if segment.connection not in self._held_since:
                 await self._sealer.seal(segment, "idle")
@@ -287,6 +300,8 @@ class StreamArchiver:
         if continuity is None:
             reached = self._sealer.positions.connections.get(connection, Sealed()).reached
             continuity = self._continuity[connection] = Continuity(reached, self._intake.link_of(reached))
+        if connection in self._refilling and not self._takes_while_refilling(unit, continuity):
+            return
         duplicates, chain_breaks = continuity.duplicates, continuity.chain_breaks
         ready = continuity.offer(unit)
         self._counts["duplicates"] += continuity.duplicates - duplicates
@@ -298,6 +313,20 @@ class StreamArchiver:
         if continuity.is_full:
             await self._give_up(connection)
         self._note_hold(connection)
+
+    def _takes_while_refilling(self, unit: Unit[Any], continuity: Continuity[Any]) -> bool:
+        """Whether `unit` is wanted now: what does not follow comes again, in its place, with the refill."""
+        connection = unit.connection
+        if continuity.is_next(unit):
+            del self._refilling[connection]
+        elif REPEATED in unit.message_id and (unit.session, unit.last_n) > continuity.reached:
+            # The refill begins later than here: the tape has lost it too.
+            del self._refilling[connection]
+            self._gave_up_refill.add(connection)
+        else:
+            self._intake.refused(unit)
+            return False
+        return True
 
     async def _write(self, units: Sequence[Unit[Any]], continuity: Continuity[Any]) -> None:
         """Write what goes on. A cut comes behind the last only: what is released came earlier than what released it."""
@@ -312,7 +341,9 @@ class StreamArchiver:
             self._log.warning("holding", connection=connection, missing=self._continuity[connection].missing())
 
     async def _give_up(self, connection: str) -> None:
-        """What is missing will not come: say so and go on without it."""
+        """What is missing will not come, unless the tape can bring it: say so and go on without it."""
+        if await self._awaits_refill(connection):
+            return
         continuity = self._continuity[connection]
         while continuity.is_holding:
             self._counts["holes"] += 1
@@ -329,15 +360,35 @@ class StreamArchiver:
         self._intake.begin({connection: one.reached for connection, one in self._sealer.positions.connections.items()})
 
     async def _open_reader(self) -> None:
-        intake = self._intake
-        start = await find_start(self._transport, intake.stream, self._sealer.positions, intake.closing_subject)
+        intake, positions = self._intake, self._sealer.positions
+        start = await find_start(self._transport, intake.stream, positions, intake.closing_subject)
+        self._sealer.incarnation = start.incarnation
+        for regressed in start.regressed:
+            self._report(f"stream regressed: {regressed.reason}")
+            await self._sealer.record_regressed(regressed)
         after = max(0, start.after - intake.rewind)
         self._reader = await self._transport.read(intake.stream, after=after, filters=intake.filters())
-        self._sealer.incarnation = start.incarnation
         self._seq = after
-        for regressed in start.regressed:
-            self._report(f"stream regressed: {regressed}")
         self._log.info("reading", after=after, incarnation=start.incarnation)
+
+    async def _awaits_refill(self, connection: str) -> bool:
+        """Whether what `connection` waits for has been taken by retention, and its tape may still bring it."""
+        sealed = self._sealer.positions.connections.get(connection, Sealed())
+        if not sealed.last_seq or connection in self._gave_up_refill:
+            return False
+        state = await self._patience.until_answered("stream", lambda: self._transport.state(self._intake.stream))
+        if state.first_seq <= sealed.last_seq + 1:
+            return False
+        self._report(
+            f"stream truncated: {connection} is sealed up to message {sealed.last_seq} of stream {self._intake.stream},"
+            f" which begins at {state.first_seq}"
+        )
+        await self._sealer.record_truncated(connection, state.first_seq)
+        for unit in self._continuity[connection].forget_held():
+            self._intake.refused(unit)
+        self._held_since.pop(connection, None)
+        self._refilling[connection] = self._clock.monotonic_ns()
+        return True
 
     async def _abandon(self) -> None:
         """Forget all that is not sealed; it is read again."""
@@ -347,6 +398,7 @@ class StreamArchiver:
         await self._sealer.abandon()
         self._continuity.clear()
         self._held_since.clear()
+        self._refilling.clear()
 
     def _report(self, problem: str) -> None:
         self._log.error("problem", reason=problem)

@@ -164,7 +164,7 @@ class _NatsReader:
             found = await self._transport.get(self._stream, self._after)
             if found is not None and found.message_id != self._last_id:
                 raise Conflict(
-                    f"stream {self._name} has message {found.message_id!r} at position {self._after}, where {self._last_id!r} was"
+                    f"stream {self._name} has {found.message_id!r} at position {self._after}, where {self._last_id!r} was"
                 )
         self._incarnation = state.incarnation
         batch, batch_bytes = BATCH[self._stream]

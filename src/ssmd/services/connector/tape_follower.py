@@ -21,7 +21,7 @@ from ssmd.identifiers import RandomBytes
 from ssmd.schemas.blocks import Block, EntryKind
 from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.control import DayMark, Disconnected, decode_fact
-from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id, raw_message_id
+from ssmd.schemas.market_message import MARK_PART, REPEATED, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.records import KIND_OF
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
@@ -227,7 +227,7 @@ class TapeFollower:
                 self._log.warning("streams-regressed", reason=regressed.message, **reached.both._asdict())
 
     async def _begin_refill(self, after: EntryPlace) -> Reached:
-        self._repeat = f"~{self._random(4).hex()}"
+        self._repeat = f"{REPEATED}{self._random(4).hex()}"
         attempt = 0
         while True:
             try:
