@@ -11,41 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from ssmd.domain.envelope import encode_envelope
 from ssmd.errors import Conflict, Rejected, Unavailable
 from ssmd.identifiers import RandomBytes
-from ssmd.streams.connection import ApiRefused, Connection, checked
+from ssmd.streams.connection import ApiRefused, Connection
 from ssmd.streams.journal import AppendGroup
 from ssmd.streams.journal_checks import check_append, command_id_reused, conflict, is_written
 from ssmd.streams.journal_nats_access import JournalAccess, Tail
+from ssmd.streams.stream_access import DUPLICATE_BATCH, EXPECTED, EXPECTED_LAST, MESSAGE_ID, MOVED, Outgoing
 
-EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_LAST: Final = "Nats-Expected-Last-Sequence"
-MESSAGE_ID: Final = "Nats-Msg-Id"
-BATCH_ID: Final = "Nats-Batch-Id"
-BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
-BATCH_COMMIT: Final = "Nats-Batch-Commit"
-
-MOVED: Final = frozenset({10071, 10164})
-"""Wrong last sequence; on three replicas also: a subject with a write in flight."""
-
-DUPLICATE_BATCH: Final = 10201
-IMPOSSIBLE_SEQUENCE: Final = str((1 << 63) - 1)
 ATTEMPTS_MAX: Final = 3
 """How often an append is sent while foreign messages move its subjects."""
 
 HEADERS_BYTES: Final = 512
 """Room for our headers in the server's limit for one message."""
-
-
-class _Ack(msgspec.Struct, frozen=True):
-    seq: int
-    duplicate: bool = False
-
-
-_ACK = msgspec.json.Decoder(_Ack)
 
 
 class Appender:
@@ -71,7 +50,7 @@ class Appender:
             # Until the answer is here, what is remembered of these aggregates may be wrong.
             self._forget(groups)
             try:
-                position = await self._send(connection, messages)
+                position = await self._access.send(connection, messages, self._random)
             except ApiRefused as error:
                 if error.err_code == DUPLICATE_BATCH:
                     return await self._written_or(groups, command_id, is_reuse=True)
@@ -90,14 +69,14 @@ class Appender:
     async def restore(self, after: int, messages: Sequence[tuple[str, bytes]]) -> int:
         """As `Journal.restore`."""
         prefix = self._access.reader.prefix
-        outgoing: list[tuple[str, bytes, dict[str, str]]] = [(prefix + tail, payload, {}) for tail, payload in messages]
+        outgoing: list[Outgoing] = [(prefix + tail, payload, {}) for tail, payload in messages]
         outgoing[0][2][EXPECTED_LAST] = str(after)
         connection = await self._access.connection()
         self._check_sizes(outgoing, connection)
         for subject, _, _ in outgoing:
             self._access.forget(subject)
         try:
-            position = await self._send(connection, outgoing)
+            position = await self._access.send(connection, outgoing, self._random)
         except ApiRefused as error:
             if error.err_code in MOVED:
                 raise Conflict(f"{self._access.stream} does not end at position {after}; nothing was written") from error
@@ -117,9 +96,7 @@ class Appender:
             tail = await self._access.tail(group.aggregate)
         return tail if tail.version == group.expected_version else None
 
-    def _messages(
-        self, groups: Sequence[AppendGroup], tails: Sequence[Tail], command_id: str
-    ) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    def _messages(self, groups: Sequence[AppendGroup], tails: Sequence[Tail], command_id: str) -> Iterator[Outgoing]:
         """(subject, payload, headers without those of a batch) in order."""
         is_first = True
         for group, tail in zip(groups, tails, strict=True):
@@ -132,42 +109,17 @@ class Appender:
                 yield subject, encode_envelope(envelope), headers
                 headers = {}
 
-    def _check_sizes(self, messages: Sequence[tuple[str, bytes, dict[str, str]]], connection: Connection) -> None:
+    def _check_sizes(self, messages: Sequence[Outgoing], connection: Connection) -> None:
         limit = connection.max_payload - HEADERS_BYTES
         for subject, payload, _ in messages:
             if len(payload) > limit:
                 raise Rejected("event-too-large", f"an event of {len(payload)} bytes on {subject}; the server takes {limit}")
 
-    async def _send(self, connection: Connection, messages: list[tuple[str, bytes, dict[str, str]]]) -> int | None:
-        """Position of the last message; None = the server has seen the command id already.
-
-        Raises:
-            ApiRefused: nothing was written.
-            Unavailable: outcome not known.
-        """
-        if len(messages) > 1:
-            batch_id = self._random(12).hex()
-            for sequence, (_, _, headers) in enumerate(messages, 1):
-                headers[BATCH_ID] = batch_id
-                headers[BATCH_SEQUENCE] = str(sequence)
-            for subject, payload, headers in messages[:-1]:
-                await connection.publish(subject, payload, headers=headers)
-            messages[-1][2][BATCH_COMMIT] = "1"
-        subject, payload, headers = messages[-1]
-        reply = await connection.request(subject, payload, timeout_s=self._access.timeout_s, headers=headers)
-        if b'"error"' in reply.data:
-            checked(reply.data, f"append to {self._access.stream}")
-        try:
-            ack = _ACK.decode(reply.data)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"append to {self._access.stream}: no acknowledgement: {reply.data[:80]!r}") from error
-        return None if ack.duplicate else ack.seq
-
     async def _settle(self, groups: Sequence[AppendGroup], cause: Unavailable) -> int:
         """After an unclear outcome: look on a new connection, behind everything the server had taken from the old one."""
         await self._access.abandon()
         try:
-            await self._fence(groups[0])
+            await self._access.fence(self._access.subject(groups[0].aggregate))
             written = await self._written(groups)
         except Unavailable as error:
             raise Unavailable(
@@ -177,19 +129,6 @@ class Appender:
         if written is None:
             raise Unavailable(f"the append to {groups[0].aggregate} did not happen: {cause.message}") from cause
         return written
-
-    async def _fence(self, group: AppendGroup) -> None:
-        """A write that must fail; its refusal comes after what the stream had queued before."""
-        connection = await self._access.connection()
-        subject = self._access.subject(group.aggregate)
-        headers = {EXPECTED: IMPOSSIBLE_SEQUENCE}
-        reply = await connection.request(subject, b"", timeout_s=self._access.timeout_s, headers=headers)
-        try:
-            checked(reply.data, f"fence on {self._access.stream}")
-        except ApiRefused as error:
-            if error.err_code in MOVED:
-                return
-            raise
 
     async def _written_or(self, groups: Sequence[AppendGroup], command_id: str, *, is_reuse: bool = False) -> int:
         """Position of the last event if the events are there already, else the error that says why they cannot be."""
