@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ssmd.domain.decider import Catalogue
-from ssmd.errors import Malformed
+from ssmd.errors import Conflict, Malformed
 from ssmd.projections.projection import Projection, position_token, row_key
 from ssmd.projections.store import Changes, FoldableRows, Stamp
 from ssmd.projections.working_set import ROWS_CACHED_MAX, NotLoaded, RowDamaged, WorkingSet
@@ -41,23 +42,25 @@ def decode_events(
     batch: Iterable[RecordedEvent | PoisonEvent], catalogue: Catalogue, aggregates: frozenset[str]
 ) -> list[Decoded]:
     """The messages of `batch` that concern `aggregates`, decoded; what cannot be decoded says why."""
-    decoded = []
+    decoded: list[Decoded] = []
+    append, decode = decoded.append, catalogue.decode
     for recorded in batch:
         if isinstance(recorded, PoisonEvent):
             tokens = recorded.subject.split(".")
             aggregate = tokens[2] if len(tokens) > 2 else ""
             if aggregate in aggregates or not aggregate:
-                decoded.append(Decoded(recorded.position, aggregate, None, None, recorded.reason))
+                append(Decoded(recorded.position, aggregate, None, None, recorded.reason))
             continue
-        envelope = recorded.envelope
-        if envelope.aggregate not in aggregates:
+        position, envelope, _ = recorded
+        aggregate = envelope.aggregate
+        if aggregate not in aggregates:
             continue
         try:
-            event = catalogue.decode(envelope.type, envelope.data)
+            event = decode(envelope.type, envelope.data)
         except Malformed as error:
-            decoded.append(Decoded(recorded.position, envelope.aggregate, recorded, None, error.message))
+            append(Decoded(position, aggregate, recorded, None, error.message))
         else:
-            decoded.append(Decoded(recorded.position, envelope.aggregate, recorded, event))
+            append(Decoded(position, aggregate, recorded, event))
     return decoded
 
 
@@ -76,6 +79,8 @@ class Folder:
     Args:
         stamp: the generation as it is.
         is_strict: stop at an event that cannot be folded, rather than record it and pass on.
+        is_ahead: `apply` returns while its commit is under way, so that the next batch is folded meanwhile; `stamp` is
+            then where the generation will be, and `settle` has to be called at the end.
         before_commit: called when a batch is folded and nothing of it is committed.
     """
 
@@ -86,14 +91,19 @@ class Folder:
         stamp: Stamp,
         *,
         is_strict: bool = False,
+        is_ahead: bool = False,
         rows_cached_max: int = ROWS_CACHED_MAX,
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self.projection = projection
         self.stamp = stamp
+        self.passed_over: list[Poison] = []
+        """Events passed over by the latest `apply`."""
         self._store = store
-        self._is_strict = is_strict
         self._before_commit = before_commit
+        self._is_strict = is_strict
+        self._is_ahead = is_ahead
+        self._commit: asyncio.Task[Stamp] | None = None
         self._rows = WorkingSet(stamp, rows_cached_max)
 
     async def apply(self, batch: Sequence[Decoded], position: int) -> Changes | None:
@@ -112,40 +122,74 @@ class Folder:
         """
         if position <= self.stamp.position:
             return None
-        skipped = 0
+        self.passed_over = []
+        fold, rows, aggregates, done = self.projection.fold, self._rows, self.projection.aggregates, self.stamp.position
         for decoded in batch:
-            if decoded.position <= self.stamp.position:
+            at, aggregate, recorded, event, _ = decoded
+            if at <= done or (aggregate and aggregate not in aggregates):
                 continue
-            if decoded.aggregate and decoded.aggregate not in self.projection.aggregates:
+            if recorded is None or event is None:
+                self._pass_over(decoded, decoded.reason)
                 continue
-            skipped += await self._fold(decoded)
-        changes, encoded = self._rows.changes(self.stamp, position, skipped)
+            try:
+                fold(rows, recorded, event)
+            except Exception as error:  # noqa: BLE001 - whatever one event does to a fold is looked into below
+                await self._fold_again(decoded, recorded, event, error)
+            else:
+                rows.keep()
+        changes = rows.changes(self.stamp, position, len(self.passed_over))
         self._before_commit()
-        self.stamp = await self._store.commit(self.stamp, changes)
-        self._rows.settle(encoded)
+        await self.settle()
+        after = self.stamp._replace(
+            position=position,
+            digest=changes.digest,
+            rows=self.stamp.rows + len(changes.added) - len(changes.removed),
+            skipped=changes.skipped,
+        )
+        self._commit = asyncio.ensure_future(self._store.commit(self.stamp, changes))
+        self.stamp = after
+        if self._is_ahead:
+            # Once around the loop: the commit is on its way before the next batch is folded.
+            await asyncio.sleep(0)
+        else:
+            await self.settle()
         return changes
 
-    async def _fold(self, decoded: Decoded) -> int:
-        """Fold one event; 1 when it was passed over."""
-        reason = decoded.reason
-        while decoded.recorded is not None and decoded.event is not None:
+    async def settle(self) -> None:
+        """Return once everything applied is committed.
+
+        Raises:
+            Conflict, Unavailable: it is not.
+        """
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        try:
+            found = await commit
+        finally:
+            # Cancelled here, nobody else waits for it.
+            commit.cancel()
+        if found != self.stamp:
+            raise Conflict(f"projection {self.projection.name} came to {found} where {self.stamp} was folded")
+
+    async def _fold_again(self, decoded: Decoded, recorded: RecordedEvent, event: msgspec.Struct, error: Exception) -> None:
+        """Fold one event that met a row not read yet, as often as it takes, or pass it over."""
+        while isinstance(error, NotLoaded):
+            self._rows.discard()
+            await self.settle()
+            (value,) = await self._store.fetch(self.stamp, [error.key])
+            self._rows.load(error.key, value)
             try:
-                self.projection.fold(self._rows, decoded.recorded, decoded.event)
-            except NotLoaded as missing:
-                self._rows.discard()
-                (value,) = await self._store.fetch(self.stamp, [missing.key])
-                self._rows.load(missing.key, value)
-            except RowDamaged:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever one event does to a fold is recorded with its position
-                self._rows.discard()
-                reason = f"{type(error).__name__}: {error}"
-                break
+                self.projection.fold(self._rows, recorded, event)
+            except Exception as another:  # noqa: BLE001 - as above
+                error = another
             else:
                 self._rows.keep()
-                return 0
-        self._pass_over(decoded, reason)
-        return 1
+                return
+        if isinstance(error, RowDamaged):
+            raise error
+        self._rows.discard()
+        self._pass_over(decoded, f"{type(error).__name__}: {error}")
 
     def _pass_over(self, decoded: Decoded, reason: str) -> None:
         name = self.projection.name
@@ -163,3 +207,4 @@ class Folder:
         )
         self._rows.add(row_key(POISON, position_token(decoded.position)), poison)
         self._rows.keep()
+        self.passed_over.append(poison)

@@ -9,12 +9,14 @@ a hole of many days is one row and one that is open needs none for the days to c
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from ssmd.domain import capture
-from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix, utc_date
+from ssmd.identifiers import encode_token
+from ssmd.projections.projection import Projection, Rows, id_parts, row_prefix, utc_date
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "gaps"
@@ -69,6 +71,16 @@ class GapRow(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, end_ns=end_ns, is_whole=False, tickers={ticker: end_ns})
 
 
+@lru_cache(1 << 10)
+def _span_prefix(feed: str, connection: str) -> str:
+    return row_prefix(_SPAN, feed, connection)
+
+
+@lru_cache(1 << 10)
+def _day_prefix(feed: str, connection: str, date: str) -> str:
+    return row_prefix(_DAY, feed, date, connection)
+
+
 def gaps_prefixes(feed: str, date: str) -> tuple[str, str]:
     """Prefixes under which all gaps that touch `date` are (and some that do not: ask `GapRow.touches`)."""
     return row_prefix(_DAY, feed, date), row_prefix(_SPAN, feed)
@@ -93,19 +105,25 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: capture.CaptureEvent) -
     if not isinstance(event, capture.GapOpened | capture.GapClosed):
         return None, None
     feed, connection = id_parts(recorded.envelope)
-    span_key = row_key(_SPAN, feed, connection, event.gap_id)
-    day_key = row_key(_DAY, feed, utc_date(event.start_ns), connection, event.gap_id)
-    before = rows.get(span_key, GapRow) or rows.get(day_key, GapRow)
+    token = encode_token(event.gap_id)
+    span_key = _span_prefix(feed, connection) + token
+    day_key = _day_prefix(feed, connection, utc_date(event.start_ns)) + token
+    in_span, in_day = rows.get(span_key, GapRow), rows.get(day_key, GapRow)
+    before = in_span or in_day
     if isinstance(event, capture.GapOpened):
         if before is not None and before.opened_position:
             return None, None
         after = _opened(before, feed, connection, event, recorded.position)
     else:
         after = _closed(before, feed, connection, event, recorded.position)
-    rows.delete(span_key)
-    rows.delete(day_key)
-    is_day = not after.is_open and utc_date(after.start_ns) == utc_date(after.end_ns)
-    rows.put(row_key(_DAY, feed, utc_date(after.start_ns), connection, event.gap_id) if is_day else span_key, after)
+    date = utc_date(after.start_ns)
+    is_day = not after.is_open and date == utc_date(after.end_ns)
+    after_key = _day_prefix(feed, connection, date) + token if is_day else span_key
+    if in_span is not None and after_key != span_key:
+        rows.delete(span_key)
+    if in_day is not None and after_key != day_key:
+        rows.delete(day_key)
+    rows.put(after_key, after)
     return before, after
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ssmd.clock import iso_of
 from ssmd.domain import archive, capture, trading_day
+from ssmd.projections.projection import utc_text
 
 _TICKERS_NAMED_MAX = 3
 
@@ -34,11 +34,11 @@ def _capture(event: capture.CaptureEvent) -> str:
             sequence = f", expected {event.seq_expected}, found {event.seq_found}" if event.seq_expected else ""
             where = f" on {event.channel}" if event.channel else ""
             return (
-                f"gap {event.gap_id} opened{where} for {_tickers(event.tickers)} from {iso_of(event.start_ns)}:"
+                f"gap {event.gap_id} opened{where} for {_tickers(event.tickers)} from {utc_text(event.start_ns)}:"
                 f" {event.cause}{sequence}{_because(event.evidence)}"
             )
         case capture.GapClosed():
-            end = iso_of(event.end_ns)
+            end = utc_text(event.end_ns)
             return f"gap {event.gap_id} closed for {_tickers(event.tickers)} at {end} after {_seconds(event)} s"
         case capture.DriftDetected():
             return f"drift: {event.what} in {event.frame_type}.{event.field}{_because(event.detail)}"

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from ssmd.clock import date_of
+from ssmd.clock import date_of, iso_of
 from ssmd.domain.envelope import AggregateId, Envelope
 from ssmd.identifiers import encode_token
 from ssmd.streams.journal import RecordedEvent
@@ -96,6 +96,17 @@ def _date_of_day(day: int) -> str:
 def utc_date(ts_ns: int) -> str:
     """As `clock.date_of`."""
     return _date_of_day(ts_ns // _DAY_NS)
+
+
+@lru_cache(1 << 12)
+def _iso_of_second(second: int) -> str:
+    return iso_of(second * 1_000_000_000)[:19]
+
+
+def utc_text(ts_ns: int) -> str:
+    """As `clock.iso_of`, for times that come by the second rather than from all over."""
+    second, fraction = divmod(ts_ns, 1_000_000_000)
+    return f"{_iso_of_second(second)}.{fraction:09d}Z"
 
 
 def row_prefix(*parts: str) -> str:

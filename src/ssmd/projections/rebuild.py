@@ -64,7 +64,9 @@ async def rebuild(
     head = await journal.head()
     target = head if before is None else min(before.position, head)
     is_regressed = before is not None and before.position > head
-    folder = Folder(projection, store, await store.begin(projection.name, projection.version), is_strict=is_strict)
+    folder = Folder(
+        projection, store, await store.begin(projection.name, projection.version), is_strict=is_strict, is_ahead=True
+    )
     await fold_until(journal, [folder], target, catalogue, batch_events)
     if before is not None and not is_regressed and _is_diverged(before, folder.stamp):
         return Rebuilt(projection.name, "diverged", before, folder.stamp)
@@ -121,6 +123,7 @@ async def _chase(journal: Journal, store: RowStore, folder: Folder, before: Stam
 
 async def _apply(folder: Folder, batch: Batch, catalogue: Catalogue) -> None:
     await folder.apply(decode_events(batch, catalogue, folder.projection.aggregates), batch[-1].position)
+    await folder.settle()
 
 
 async def fold_until(
@@ -137,6 +140,7 @@ async def fold_until(
                 await folder.apply(events, batch[-1].position)
     for folder in folders:
         await folder.apply((), position)
+        await folder.settle()
 
 
 async def fold_in_memory(

@@ -6,6 +6,7 @@ reads it and folds the event again. So folds stay plain functions, and a failed 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, cast
 
 import msgspec
@@ -53,6 +54,13 @@ def decode_row(value: bytes, row: type[RowType]) -> RowType:
         raise RowDamaged(f"a stored row is no {row.__name__}: {error}", mend="ssmd projection rebuild") from error
 
 
+class _Missing(msgspec.Struct, frozen=True):
+    """Stands where a key was not known."""
+
+
+_MISSING: Final = _Missing()
+
+
 class WorkingSet:
     """Rows of one generation under change (implements `projection.Rows`).
 
@@ -64,43 +72,49 @@ class WorkingSet:
     def __init__(self, stamp: Stamp, rows_cached_max: int = ROWS_CACHED_MAX) -> None:
         self._rows_cached_max = rows_cached_max
         self._stored: dict[str, bytes | None] = {}
-        self._values: dict[str, msgspec.Struct | None] = {}
-        self._batch: dict[str, msgspec.Struct | None] = {}
-        self._event: dict[str, msgspec.Struct | None] = {}
+        self._now: dict[str, msgspec.Struct | None] = {}
+        # Keys the batch wrote, in order; may hold some whose write was undone.
+        self._changed: dict[str, None] = {}
+        self._undo: list[tuple[str, msgspec.Struct | None]] = []
         self._added: set[str] = set()
         # A generation without rows is known whole: a key not seen here does not exist.
         self._is_whole = stamp.rows == 0
         self._forgotten: set[str] = set()
 
     def get(self, key: str, row: type[RowType]) -> RowType | None:
-        for layer in (self._event, self._batch, self._values):
-            if key in layer:
-                return cast("RowType | None", layer[key])
-        stored = self._read(key)
-        value = None if stored is None else decode_row(stored, row)
-        self._values[key] = value
+        try:
+            return cast("RowType | None", self._now[key])
+        except KeyError:
+            stored = self._read(key)
+        value = self._now[key] = None if stored is None else decode_row(stored, row)
         return value
 
     def put(self, key: str, value: msgspec.Struct) -> None:
-        if key not in self._batch:
-            self._read(key)
-        self._event[key] = value
+        self._write(key, value)
 
     def add(self, key: str, value: msgspec.Struct) -> None:
-        self._event[key] = value
+        self._undo.append((key, self._now.get(key, _MISSING)))
+        self._now[key] = value
+        self._changed[key] = None
         self._added.add(key)
 
     def delete(self, key: str) -> None:
-        if key not in self._batch:
+        self._write(key, None)
+
+    def _write(self, key: str, value: msgspec.Struct | None) -> None:
+        before = self._now.get(key, _MISSING)
+        if before is _MISSING:
             self._read(key)
-        self._event[key] = None
+        self._undo.append((key, before))
+        self._now[key] = value
+        self._changed[key] = None
 
     def _read(self, key: str) -> bytes | None:
         """Stored bytes of a row before the batch."""
         try:
             return self._stored[key]
         except KeyError:
-            if key in self._added or (self._is_whole and _table(key) not in self._forgotten):
+            if self._is_whole and not (self._forgotten and _table(key) in self._forgotten):
                 return None
             raise NotLoaded(key) from None
 
@@ -110,25 +124,37 @@ class WorkingSet:
 
     def keep(self) -> None:
         """The event at hand is folded: its writes belong to the batch."""
-        self._batch.update(self._event)
-        self._event = {}
+        self._undo.clear()
 
     def discard(self) -> None:
         """The event at hand is not folded: its writes never were."""
-        self._added.difference_update(self._event.keys() - self._batch.keys())
-        self._event = {}
+        for key, before in reversed(self._undo):
+            if before is _MISSING:
+                self._now.pop(key, None)
+                self._added.discard(key)
+            else:
+                self._now[key] = before
+        self._undo.clear()
 
-    def changes(self, stamp: Stamp, position: int, skipped: int) -> tuple[Changes, dict[str, bytes | None]]:
-        """What the batch did to the generation at `stamp`, and the encoded rows to `settle` once that is committed."""
+    def changes(self, stamp: Stamp, position: int, skipped: int) -> Changes:
+        """What the batch did to the generation at `stamp`. The next batch is based on it: it has to be committed."""
         puts: dict[str, bytes] = {}
         added: list[str] = []
         removed: list[str] = []
-        encoded: dict[str, bytes | None] = {}
         plus = minus = 0
-        for key, value in self._batch.items():
-            before = None if key in self._added else self._read(key)
-            after = None if value is None else _encoder.encode(value)
-            encoded[key] = after
+        encode, now, stored, from_bytes, sha256 = _encoder.encode, self._now, self._stored, int.from_bytes, hashlib.sha256
+        for key in self._changed:
+            value = now.get(key, _MISSING)
+            if value is _MISSING:
+                continue
+            is_added = key in self._added
+            before = None if is_added else stored.get(key)
+            after = None if value is None else encode(value)
+            if is_added:
+                del now[key]
+                self._forgotten.add(_table(key))
+            else:
+                stored[key] = after
             if before == after:
                 continue
             if before is None:
@@ -139,24 +165,15 @@ class WorkingSet:
                 removed.append(key)
             else:
                 puts[key] = after
-                plus += row_digest(key, after)
-        digest = shift_digest(int(stamp.digest, 16), added=plus, removed=minus)
-        return Changes(puts, added, removed, position, f"{digest:064x}", stamp.skipped + skipped), encoded
-
-    def settle(self, encoded: dict[str, bytes | None]) -> None:
-        """The batch is committed: it is what the generation holds now."""
-        for key, value in encoded.items():
-            if key in self._added:
-                self._forgotten.add(_table(key))
-            else:
-                self._stored[key] = value
-                self._values[key] = self._batch[key]
-        self._batch = {}
+                # As `row_digest`, without the call: this is once per row of a rebuild.
+                plus += from_bytes(sha256(b"%b\0%b" % (key.encode(), after)).digest(), "big")
+        self._changed = {}
         self._added = set()
-        if len(self._stored) > self._rows_cached_max:
-            self._stored = {}
-            self._values = {}
+        if len(now) > self._rows_cached_max:
+            self._now, self._stored = {}, {}
             self._is_whole = False
+        digest = shift_digest(int(stamp.digest, 16), added=plus, removed=minus)
+        return Changes(puts, added, removed, position, f"{digest:064x}", stamp.skipped + skipped)
 
 
 def _table(key: str) -> str:
