@@ -27,6 +27,7 @@ COMMANDS: Final = (
     LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing."),
     LazyCommand("journal", "ssmd.cli.journal", "Read the events themselves."),
     LazyCommand("streams", "ssmd.cli.streams", "Create, compare and show the NATS streams."),
+    LazyCommand("tape", "ssmd.cli.tape", "Show, verify and republish the connector's log."),
     LazyCommand("simulate", "ssmd.cli.simulate", "Run a venue of your own on loopback."),
     LazyCommand("connector", "ssmd.cli.connector", "Run the connector process alone."),
     LazyCommand("archiver", "ssmd.cli.archiver", "Run one archiver process alone."),

@@ -170,7 +170,7 @@ class TapeFollower:
     """Follows one tape to its end and then waits for more. One task.
 
     Attributes:
-        published: the last entry handed to the publisher.
+        published: the last entry handed to the publisher; blocks: how many were.
         refills: why the streams had to be filled again from the tape, each time.
     """
 
@@ -196,6 +196,7 @@ class TapeFollower:
         self._check_at_s = 0.0
         self._repeat = ""
         self.published = NOWHERE
+        self.blocks = 0
         self.refills: list[str] = []
 
     def refill(self, after: EntryPlace, why: str) -> None:
@@ -263,6 +264,7 @@ class TapeFollower:
                     if unit is not None:
                         await self._publisher.publish(_again(unit, self._repeat) if self._repeat else unit)
                         self.published = reaches
+                        self.blocks += 1
                     await asyncio.sleep(0)  # the socket must not wait for the mapper
                 if not blocks:
                     await self._publisher.settle()
