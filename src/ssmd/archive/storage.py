@@ -1,4 +1,4 @@
-"""The storage port: objects by key, written whole or not at all. Backends: local, memory; s3 later.
+"""The storage port: objects by key, written whole or not at all. Backends: local, memory, s3.
 
 A key is one or more names joined by "/". A name is made of letters, digits and `-_.%`, and begins with no dot.
 """
@@ -73,6 +73,10 @@ class Storage(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove the object, if there is one."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the backend holds open. Safe to call twice."""
         ...
 
 

@@ -64,6 +64,9 @@ class LocalStorage:
     async def delete(self, key: str) -> None:
         await self._run(key, lambda: self._delete(key))
 
+    async def close(self) -> None:
+        return
+
     async def _run(self, key: str | None, work: Callable[[], Answer]) -> Answer:
         if key is not None:
             check_key(key)

@@ -63,3 +63,6 @@ class MemoryStorage:
 
     async def delete(self, key: str) -> None:
         self._held(key).pop(key, None)
+
+    async def close(self) -> None:
+        return

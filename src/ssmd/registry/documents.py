@@ -119,12 +119,19 @@ class JournalSettings(Document, frozen=True, kw_only=True):
 
 
 class Storage(Document, frozen=True, kw_only=True):
-    """Where segments and manifests go. local: `path`, relative to the environment's state directory."""
+    """Where segments and manifests go. local: `path`, relative to the environment's state directory.
+
+    s3: `bucket` at `url` ("" = AWS itself), `prefix` before every key ("" or ending in "/"); `key` names a key with the
+    fields access_key and secret_key.
+    """
 
     backend: Literal["local", "s3", "memory"] = "local"
     path: str = "archive"
     bucket: str = ""
     url: str = ""
+    region: str = "us-east-1"
+    prefix: Annotated[str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9_%-][A-Za-z0-9_.%-]*/)*$")] = ""
+    key: str = ""
 
 
 class CacheSettings(Document, frozen=True, kw_only=True):

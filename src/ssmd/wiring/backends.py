@@ -16,6 +16,7 @@ from ssmd.wiring.environment import ResolvedEnvironment
 
 if TYPE_CHECKING:
     from ssmd.archive.storage import Storage
+    from ssmd.archive.storage_s3 import S3Access
     from ssmd.projections.store import RowStore
     from ssmd.projections.views import Views
     from ssmd.streams.journal import Journal
@@ -68,15 +69,44 @@ async def open_transport(environment: ResolvedEnvironment, variables: Mapping[st
             return MemoryTransport()
 
 
-def open_storage(environment: ResolvedEnvironment) -> Storage:
-    """Where the environment's segments and manifests are."""
+def open_storage(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Storage:
+    """Where the environment's segments and manifests are; nothing is connected before it is used. `close` it.
+
+    Raises:
+        Misconfigured: the key of the bucket is not named, or has no value.
+    """
     match environment.document.storage.backend:
         case "local":
             from ssmd.archive.storage_local import LocalStorage  # noqa: PLC0415 - see the module
 
             return LocalStorage(environment.archive_directory)
+        case "s3":
+            from ssmd.archive.storage_s3 import S3Storage  # noqa: PLC0415 - see the module
+
+            return S3Storage(_s3_access(environment, variables))
         case backend:
-            raise _not_built(environment, "storage", backend, "local")
+            raise _not_built(environment, "storage", backend, "local or s3")
+
+
+def _s3_access(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> S3Access:
+    from ssmd.archive.storage_s3 import S3Access  # noqa: PLC0415 - see the module
+
+    settings = environment.document.storage
+    fields = environment.storage_key(variables)
+    missing = [name for name in ("access_key", "secret_key") if name not in fields]
+    if missing:
+        raise Misconfigured(
+            f'storage.key of {environment.name} is "{settings.key}", which gives no {" and no ".join(missing)}',
+            mend="define a key of type opaque with fields: [access_key, secret_key], and write storage.key: $key:NAME",
+        )
+    return S3Access(
+        bucket=settings.bucket,
+        access_key=fields["access_key"].reveal(),
+        secret_key=fields["secret_key"].reveal(),
+        url=settings.url,
+        region=settings.region,
+        prefix=settings.prefix,
+    )
 
 
 def open_rows_store(

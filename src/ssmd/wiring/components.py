@@ -178,10 +178,12 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     parts.stack.push_async_callback(transport.close)
     journal = await open_journal(environment, parts.variables)
     parts.stack.push_async_callback(journal.close)
+    storage = open_storage(environment, parts.variables)
+    parts.stack.push_async_callback(storage.close)
     return {
         "instance": "main",
         "transport": transport,
-        "storage": open_storage(environment),
+        "storage": storage,
         "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config),
         "clock": parts.clock,
         "random": parts.random,
@@ -200,10 +202,12 @@ async def _projector(parts: Parts) -> Component:
     parts.stack.push_async_callback(journal.close)
     store = open_rows_store(environment, parts.variables, parts.random)
     parts.stack.push_async_callback(store.close)
+    storage = open_storage(environment, parts.variables)
+    parts.stack.push_async_callback(storage.close)
     return ProjectorService(
         journal,
         store,
-        ManifestSink(store, open_storage(environment)),
+        ManifestSink(store, storage),
         random=parts.random,
         crash_point=parts.crash_point("projector") or no_crash,
     )

@@ -252,7 +252,7 @@ class Demo:
         before, manifests = await self._answers(system), await self._manifests(environment)
         journal = await open_journal(environment, self.variables)
         store = open_rows_store(environment, self.variables, self.random)
-        storage = open_storage(environment)
+        storage = open_storage(environment, self.variables)
         try:
             head = await journal.head()
             # Manifests first: the projector writes them again when it finds its views gone.
@@ -302,9 +302,8 @@ class Demo:
             await store.close()
             await journal.close()
 
-    @staticmethod
-    async def _manifests(environment: ResolvedEnvironment) -> dict[str, bytes]:
-        storage = open_storage(environment)
+    async def _manifests(self, environment: ResolvedEnvironment) -> dict[str, bytes]:
+        storage = open_storage(environment, self.variables)
         found: dict[str, bytes] = {}
         async for key in storage.list():
             if key.endswith("/manifest.json"):
@@ -321,7 +320,7 @@ class Demo:
                 entries += line.records
             elif line.kind:
                 records[line.kind] = records.get(line.kind, 0) + line.records
-        storage = open_storage(environment)
+        storage = open_storage(environment, self.variables)
         segments, manifests = [], []
         async for key in storage.list():
             path = environment.archive_directory / key

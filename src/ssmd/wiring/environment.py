@@ -120,6 +120,11 @@ class ResolvedEnvironment:
         match = KEY_REFERENCE.fullmatch(self.document.capture.key)
         return {} if match is None else self.key(match.group(1), variables, random)
 
+    def storage_key(self, variables: Mapping[str, str], random: RandomBytes = system_random) -> dict[str, Secret]:
+        """The fields of the key that `storage.key` names; {} = none. Raises as `key`."""
+        match = KEY_REFERENCE.fullmatch(self.document.storage.key)
+        return {} if match is None else self.key(match.group(1), variables, random)
+
     def _settings_url(self, server: Server) -> str:
         match server:
             case "journal":
