@@ -13,7 +13,7 @@ from ssmd.archive import crash_points
 from ssmd.archive.continuity import NOWHERE, Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
 from ssmd.archive.storage import Storage
-from ssmd.clock import Clock, date_of
+from ssmd.clock import Clock, DayCalendar
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
@@ -66,7 +66,8 @@ class MarketIntake:
     stream: StreamName = "market"
     rewind = 5000
 
-    def __init__(self, env: str, feed: str, schema: str = SCHEMA) -> None:
+    def __init__(self, env: str, feed: str, schema: str = SCHEMA, *, zone: str = "UTC") -> None:
+        self._calendar = DayCalendar(zone)
         self._env = env
         self._feed = feed
         self._schema = schema
@@ -149,7 +150,7 @@ class MarketIntake:
             last_n=mark.last_n,
             follows=None if follows == NOWHERE else follows,
             link=Place(mark.session, mark.last_n),
-            date=date_of(mark.ts_recv_ns),
+            date=self._calendar.day_of(mark.ts_recv_ns)[0],
             day_mark=mark.day_mark,
             first_seq=block.first_seq,
             last_seq=message.seq,
@@ -219,6 +220,7 @@ class NormalizedArchiver(StreamArchiver):
         spool: Path,
         settings: ArchiveSettings,
         schema: str = SCHEMA,
+        zone: str = "UTC",
         hold_seconds: float = HOLD_SECONDS,
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
     ) -> None:
@@ -226,7 +228,7 @@ class NormalizedArchiver(StreamArchiver):
             NAME,
             instance,
             feed,
-            MarketIntake(env, feed, schema),
+            MarketIntake(env, feed, schema, zone=zone),
             transport=transport,
             storage=storage,
             application=application,

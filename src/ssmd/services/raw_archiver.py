@@ -11,7 +11,7 @@ from ssmd.archive import crash_points
 from ssmd.archive.continuity import Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
 from ssmd.archive.storage import Storage
-from ssmd.clock import Clock, date_of
+from ssmd.clock import Clock, DayCalendar
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
@@ -36,9 +36,10 @@ class RawIntake:
     stream: StreamName = "raw"
     rewind = 200
 
-    def __init__(self, env: str, feed: str) -> None:
+    def __init__(self, env: str, feed: str, *, zone: str = "UTC") -> None:
         self._env = env
         self._feed = feed
+        self._calendar = DayCalendar(zone)
 
     def filters(self) -> Sequence[str]:
         return [subjects.raw_filter(self._env, self._feed)]
@@ -62,7 +63,7 @@ class RawIntake:
             last_n=block.numbers[-1],
             follows=None if block.previous_digest == NO_DIGEST else block.previous_digest,
             link=block.digest,
-            date=date_of(block.times[0]),
+            date=self._calendar.day_of(block.times[0])[0],
             day_mark=_day_mark(block) if _CTL in kinds else "",
             first_seq=message.seq,
             last_seq=message.seq,
@@ -126,6 +127,7 @@ class RawArchiver(StreamArchiver):
         random: RandomBytes,
         spool: Path,
         settings: ArchiveSettings,
+        zone: str = "UTC",
         hold_seconds: float = HOLD_SECONDS,
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
     ) -> None:
@@ -133,7 +135,7 @@ class RawArchiver(StreamArchiver):
             NAME,
             instance,
             feed,
-            RawIntake(env, feed),
+            RawIntake(env, feed, zone=zone),
             transport=transport,
             storage=storage,
             application=application,

@@ -168,6 +168,7 @@ class _ArchiverParts(TypedDict):
     random: RandomBytes
     spool: Path
     settings: ArchiveSettings
+    zone: str
     crash_point: CrashPoint
 
 
@@ -189,6 +190,7 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
         "random": parts.random,
         "spool": environment.directory / "spool" / component,
         "settings": environment.document.archive,
+        "zone": environment.document.timezone,
         "crash_point": parts.crash_point(component) or no_crash,
     }
 

@@ -1,0 +1,130 @@
+"""What an undisturbed run would have archived of a tape: the same blocks through the same archivers, all in one process.
+
+And what an archive really holds, to be compared with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ssmd.application.handler import Application
+from ssmd.archive.keys import DataType, parse_segment
+from ssmd.archive.segment import read_content
+from ssmd.archive.storage import Storage
+from ssmd.archive.storage_memory import MemoryStorage
+from ssmd.clock import Clock
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.errors import Malformed
+from ssmd.exchanges.adapter import Mapper
+from ssmd.identifiers import RandomBytes
+from ssmd.registry.documents import ArchiveSettings
+from ssmd.services.connector.tape_follower import BlockMapper, Names
+from ssmd.services.normalized_archiver import NormalizedArchiver
+from ssmd.services.raw_archiver import RawArchiver
+from ssmd.streams.journal_memory import MemoryJournal
+from ssmd.streams.tape_cursor import TapeCursor
+from ssmd.streams.transport_memory import MemoryTransport
+
+
+class Content(msgspec.Struct, frozen=True):
+    """All decompressed bytes of one kind and day, segments in order; `kind` "raw" = the raw archive."""
+
+    kind: str
+    date: str
+    content_bytes: int
+    sha256: str
+
+
+class _Shelf(NamedTuple):
+    kind: str
+    date: str
+
+
+async def reference(
+    directory: Path,
+    names: Names,
+    make_mapper: Callable[[int], Mapper],
+    *,
+    clock: Clock,
+    random: RandomBytes,
+    spool: Path,
+    settings: ArchiveSettings,
+    zone: str = "UTC",
+) -> list[Content]:
+    """What archivers make of the tape in `directory` when nothing ever goes wrong. Memory: about three tapes.
+
+    Raises:
+        Malformed: the tape is damaged, or its blocks do not follow one another.
+    """
+    transport, storage = MemoryTransport(), MemoryStorage()
+    mapper = BlockMapper(names, make_mapper)
+    cursor = TapeCursor(directory)
+    while tape_blocks := cursor.read():
+        for tape_block in tape_blocks:
+            unit, _ = mapper.map(tape_block.decode(), tape_block.data, is_wanted=True)
+            if unit is not None:
+                for message in (unit.raw, *unit.market):
+                    transport.put(message)
+        await asyncio.sleep(0)
+    cursor.close()
+    kinds: tuple[type[RawArchiver | NormalizedArchiver], ...] = (RawArchiver, NormalizedArchiver)
+    for kind in kinds:
+        archiver = kind(
+            names.env,
+            names.feed,
+            instance="reference",
+            transport=transport,
+            storage=storage,
+            application=Application(MemoryJournal(names.env), CATALOGUE, clock, random),
+            clock=clock,
+            random=random,
+            spool=spool / kind.__name__,
+            settings=settings,
+            zone=zone,
+        )
+        await _run(archiver)
+    return await contents(storage)
+
+
+async def _run(archiver: RawArchiver | NormalizedArchiver) -> None:
+    running = asyncio.create_task(archiver.run())
+    await asyncio.sleep(0)
+    await archiver.stop()
+    await running
+    health = archiver.health()
+    if not health.ok:
+        raise Malformed(f"the tape cannot be archived whole: {health.reason}")
+
+
+async def contents(storage: Storage) -> list[Content]:
+    """What the storage's segments hold, by kind and day; of several mapper versions the newest."""
+    segments = [parse_segment(key) async for key in _segments(storage)]
+    newest: dict[_Shelf, int] = {}
+    for segment in segments:
+        shelf = _Shelf(segment.shelf.kind or "raw", segment.shelf.date)
+        newest[shelf] = max(newest.get(shelf, 0), segment.shelf.mapper)
+    hashes: dict[_Shelf, Any] = {}
+    sizes: dict[_Shelf, int] = {}
+    for segment in sorted(segments, key=lambda one: (one.partition, one.incarnation, one.first_seq)):
+        shelf = _Shelf(segment.shelf.kind or "raw", segment.shelf.date)
+        if segment.shelf.mapper != newest[shelf]:
+            continue
+        state = hashes.setdefault(shelf, hashlib.sha256())
+        for piece in read_content([stored async for stored in storage.read(segment.key)]):
+            state.update(piece)
+            sizes[shelf] = sizes.get(shelf, 0) + len(piece)
+    return [Content(*shelf, sizes.get(shelf, 0), state.hexdigest()) for shelf, state in sorted(hashes.items())]
+
+
+async def _segments(storage: Storage) -> AsyncIterator[str]:
+    data_types: tuple[DataType, ...] = ("raw", "normalized")
+    for data_type in data_types:
+        async for key in storage.list(f"{data_type}/"):
+            if not key.endswith("/manifest.json"):
+                yield key
