@@ -114,7 +114,8 @@ def test_an_application_uses_it_on_jetstream(journal_url: str) -> None:
         order = uuid4()
         written = app.events.put([Placed(order, 1, Decimal(3), "EUR"), Closed(order, 2)])
         assert [one.notification.topic for one in written] == ["order.placed.v3", "order.closed.v1"]
-        assert list(app.events.get(order)) == [Placed(order, 1, Decimal(3), "EUR"), Closed(order, 2)]
+        read: list[Any] = list(app.events.get(order))
+        assert read == [Placed(order, 1, Decimal(3), "EUR"), Closed(order, 2)]
         assert app.snapshots is not None
         snapshot = Snapshot(
             originator_id=order, originator_version=2, timestamp=Snapshot.create_timestamp(), topic="x", state={}

@@ -12,6 +12,7 @@ from ssmd.streams.journal import AppendGroup, PoisonEvent, RecordedEvent
 from ssmd.streams.journal_checks import parse_filters
 from ssmd.streams.journal_nats_access import JournalAccess
 from ssmd.streams.journal_nats_append import Appender
+from ssmd.streams.journal_nats_group import GroupCommit
 from ssmd.streams.journal_nats_read import StreamReader
 from ssmd.streams.pull_consumer import Pulled
 from ssmd.streams.subjects import journal_filter
@@ -45,6 +46,7 @@ class NatsJournal:
     ) -> None:
         self._access = JournalAccess(url, env, timeout_s=timeout_s, name=name)
         self._appender = Appender(self._access, random)
+        self._group_commit = GroupCommit(self._appender)
         self._follow_away_s_max = follow_away_s_max
         self._reader = StreamReader(
             url,
@@ -103,7 +105,7 @@ class NatsJournal:
         return journal
 
     async def append(self, groups: Sequence[AppendGroup], *, command_id: str) -> int:
-        return await self._appender.append(groups, command_id)
+        return await self._group_commit.append(groups, command_id)
 
     async def load(self, aggregate: AggregateId, *, after_version: int = 0, after_position: int = 0) -> list[RecordedEvent]:
         return await self._access.load(aggregate, after_version, after_position)
@@ -116,6 +118,7 @@ class NatsJournal:
 
     async def close(self) -> None:
         """Also ends every `follow` that still runs."""
+        await self._group_commit.close()
         await self._reader.close()
         await self._access.close()
 

@@ -34,17 +34,42 @@ class Appender:
         self._access = access
         self._random = random
 
+    async def prepare(self, groups: Sequence[AppendGroup], command_id: str) -> list[Outgoing] | None:
+        """The messages of an append; None = an aggregate is not at its expected version."""
+        tails = []
+        for group in groups:
+            tail = await self._expect(group)
+            if tail is None:
+                return None
+            tails.append(tail)
+        return list(self._messages(groups, tails, command_id))
+
+    async def send_together(self, appends: Sequence[list[Outgoing]]) -> int:
+        """Several appends that share no aggregate as one batch; position of the last event.
+
+        Raises:
+            ApiRefused: nothing was written; one of them stands in the way of all.
+            Unavailable: outcome not known.
+        """
+        messages = [message for append in appends for message in append]
+        for subject, _, _ in messages:
+            self._access.forget(subject)
+        position = await self._access.send(await self._access.connection(), messages, self._random)
+        if position is None:
+            raise ApiRefused("a batch seen before", code=0, err_code=DUPLICATE_BATCH)
+        return position
+
+    async def abandon(self) -> None:
+        """Nothing that is still in this process is sent."""
+        await self._access.abandon()
+
     async def append(self, groups: Sequence[AppendGroup], command_id: str) -> int:
         """As `Journal.append`; every request within the access's deadline, most often one in all."""
         total = check_append(groups)
         for _ in range(ATTEMPTS_MAX):
-            tails = []
-            for group in groups:
-                tail = await self._expect(group)
-                if tail is None:
-                    return await self._written_or(groups, command_id)
-                tails.append(tail)
-            messages = list(self._messages(groups, tails, command_id))
+            messages = await self.prepare(groups, command_id)
+            if messages is None:
+                return await self._written_or(groups, command_id)
             connection = await self._access.connection()
             self._check_sizes(messages, connection)
             # Until the answer is here, what is remembered of these aggregates may be wrong.
@@ -59,10 +84,11 @@ class Appender:
                 # Not a conflict yet: a message that is no event may have moved the subject, not the aggregate.
                 continue
             except Unavailable as error:
-                return await self._settle(groups, error)
+                await self.abandon()
+                return await self.settle(groups, error)
             if position is None:
                 return await self._written_or(groups, command_id, is_reuse=True)
-            self._remember(groups, position - total)
+            self.remember(groups, position - total)
             return position
         return await self._written_or(groups, command_id)
 
@@ -115,9 +141,8 @@ class Appender:
             if len(payload) > limit:
                 raise Rejected("event-too-large", f"an event of {len(payload)} bytes on {subject}; the server takes {limit}")
 
-    async def _settle(self, groups: Sequence[AppendGroup], cause: Unavailable) -> int:
-        """After an unclear outcome: look on a new connection, behind everything the server had taken from the old one."""
-        await self._access.abandon()
+    async def settle(self, groups: Sequence[AppendGroup], cause: Unavailable) -> int:
+        """After an unclear outcome on a connection that was abandoned: look behind everything the server had taken of it."""
         try:
             await self._access.fence(self._access.subject(groups[0].aggregate))
             written = await self._written(groups)
@@ -157,7 +182,8 @@ class Appender:
         for group in groups:
             self._access.forget(self._access.subject(group.aggregate))
 
-    def _remember(self, groups: Sequence[AppendGroup], position: int) -> None:
+    def remember(self, groups: Sequence[AppendGroup], position: int) -> None:
+        """These groups stand behind `position` now."""
         for group in groups:
             position += len(group.events)
             version = group.expected_version + len(group.events)
