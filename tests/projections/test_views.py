@@ -91,7 +91,7 @@ async def test_a_cache_of_another_version_is_not_read(story: Any, store: RowStor
     story.day(trading_day.StartRequested(DATE, ""))
     await build(story, store)
     await store.swap(await store.begin("days", 99), await store.current("days"))
-    with pytest.raises(Unavailable, match="at version 99, version 1 is needed"):
+    with pytest.raises(Unavailable, match="at version 99, version 2 is needed"):
         await open_views(store)
     assert (await freshest_views(store, story.journal)).source == "journal"
 

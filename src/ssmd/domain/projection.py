@@ -114,7 +114,8 @@ def decide(state: State, command: ProjectionCommand) -> tuple[ProjectionEvent, .
         case RecordRebuild(made=made, before=before):
             if made == state.rebuilt:
                 return ()
-            is_different = before is not None and before.digest != made.digest
+            is_same_place = before is not None and before.position == made.position
+            is_different = before is not None and is_same_place and before.digest != made.digest
             return (Rebuilt(made, before, is_different),)
         case RecordDivergence(made=made, before=before):
             return () if made == state.diverged else (Diverged(made, before),)

@@ -94,6 +94,16 @@ def sessions_prefix(feed: str) -> str:
     return row_prefix(_SESSION, feed)
 
 
+_OF_A_SESSION: Final = (
+    capture.Connected,
+    capture.Subscribed,
+    capture.Disconnected,
+    capture.GapOpened,
+    capture.DriftDetected,
+)
+"""Events that a `Session` shows."""
+
+
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     if not isinstance(event, capture.CaptureEvent):
         return
@@ -101,8 +111,7 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     connection_key = row_key(_CONNECTION, feed, name)
     session_key = row_key(_SESSION, feed, name, position_token(event.session))
     connection = rows.get(connection_key, Connection) or Connection(feed, name)
-    is_new = not isinstance(event, capture.GapClosed | capture.DayMarked | capture.ClockStepped | capture.TailCut)
-    if is_new:
+    if isinstance(event, _OF_A_SESSION):
         session = rows.get(session_key, Session) or Session(feed, name, event.session)
         rows.put(session_key, _evolve_session(session, event, recorded.envelope.config))
     connection = _evolve_connection(connection, event)
@@ -148,6 +157,10 @@ def _evolve_connection(connection: Connection, event: capture.CaptureEvent) -> C
             return replace(connection, tail_cuts=connection.tail_cuts + 1)
         case capture.DayMarked(date=date):
             return replace(connection, day_marked=max(connection.day_marked, date))
+        case capture.Started(instance=instance, epoch=epoch, version=version):
+            return replace(connection, instance=instance, epoch=epoch, version=version)
+        case capture.Stopped(cause=cause):
+            return replace(connection, is_connected=False, cause=f"stopped: {cause}")
         case _:
             return connection
 

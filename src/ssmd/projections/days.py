@@ -4,7 +4,8 @@
     line/{date}/{position}   -> HistoryLine
 
 A line belongs to the date it happened on in UTC: a trading-day or archive event to the date in its aggregate's id, a
-capture event to the date of its receive time (a day-mark to the date it closes).
+capture event to the date of its receive time (a day-mark to the date it closes), any other to that of its envelope.
+Single markets have a view of their own and no lines here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from typing import Final
 
 import msgspec
 
-from ssmd.domain import archive, capture, trading_day
+from ssmd.domain import (
+    archive,
+    capture,
+    client,
+    dead_letter,
+    feedback,
+    key,
+    projection,
+    secmaster_sync,
+    trading_day,
+)
 from ssmd.domain.trading_day import Phase, Status, Totals
 from ssmd.projections.history_text import describe
 from ssmd.projections.projection import Projection, Rows, id_parts, position_token, row_key, row_prefix, utc_date
@@ -39,6 +50,7 @@ class Day(msgspec.Struct, frozen=True):
     Attributes:
         steps: of the latest start and the latest end, in order.
         error: why it stopped, "" unless `status` is error.
+        start_due_ns, end_due_ns: as the schedule has them; late: phases that began after that.
         started_by, ended_by: the actors who asked; with the reasons they gave.
         config: git commit of the registry at the latest event; position: journal position of that event.
     """
@@ -59,6 +71,9 @@ class Day(msgspec.Struct, frozen=True):
     totals: Totals | None = None
     config: str = ""
     position: int = 0
+    start_due_ns: int = 0
+    end_due_ns: int = 0
+    late: tuple[Phase, ...] = ()
 
 
 class HistoryLine(msgspec.Struct, frozen=True, gc=False):
@@ -104,8 +119,7 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
         case capture.CaptureEvent(ts_recv_ns=at_ns):
             date = utc_date(at_ns)
         case _:
-            parts = id_parts(envelope)
-            date = parts[0] if envelope.aggregate == trading_day.AGGREGATE else parts[1]
+            date = _date_of(recorded)
     line = HistoryLine(
         position=recorded.position,
         at_ns=at_ns,
@@ -125,11 +139,30 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
         rows.put(day_key(date), msgspec.structs.replace(day, config=envelope.config, position=recorded.position))
 
 
+def _date_of(recorded: RecordedEvent) -> str:
+    envelope = recorded.envelope
+    match envelope.aggregate:
+        case trading_day.AGGREGATE:
+            return id_parts(envelope)[0]
+        case archive.AGGREGATE:
+            return id_parts(envelope)[1]
+        case _:
+            return utc_date(envelope.ts_ns)
+
+
 def _evolve(day: Day, event: msgspec.Struct, ts_ns: int, actor: str) -> Day:
     replace = msgspec.structs.replace
     match event:
         case trading_day.StartRequested(reason=reason):
-            return Day(day.date, "starting", start_requested_ns=ts_ns, started_by=actor, start_reason=reason)
+            return Day(
+                day.date,
+                "starting",
+                start_requested_ns=ts_ns,
+                started_by=actor,
+                start_reason=reason,
+                start_due_ns=day.start_due_ns,
+                end_due_ns=day.end_due_ns,
+            )
         case trading_day.StepCompleted(phase=phase, step=step, detail=detail):
             return replace(day, steps=(*day.steps, DayStep(phase, step, detail, ts_ns)))
         case trading_day.Activated():
@@ -150,7 +183,44 @@ def _evolve(day: Day, event: msgspec.Struct, ts_ns: int, actor: str) -> Day:
         case trading_day.Errored(error=error):
             return replace(day, status="error", error=error, errored_ns=ts_ns)
         case _:
+            return _evolve_by_schedule(day, event, ts_ns, actor)
+
+
+def _evolve_by_schedule(day: Day, event: msgspec.Struct, ts_ns: int, actor: str) -> Day:
+    replace = msgspec.structs.replace
+    match event:
+        case trading_day.Opened(start_due_ns=start_due_ns, end_due_ns=end_due_ns):
+            return replace(day, start_due_ns=start_due_ns, end_due_ns=end_due_ns)
+        case trading_day.Missed(reason=reason):
+            return replace(day, status="missed", error=reason, errored_ns=ts_ns)
+        case trading_day.Late(phase=phase):
+            return replace(day, late=(*day.late, phase))
+        case trading_day.Failed(error=error):
+            return replace(day, status="failed", error=error, errored_ns=ts_ns)
+        case trading_day.Recovered(status=status):
+            return replace(day, status=status, error="", errored_ns=0)
+        case trading_day.ForceEnded(reason=reason):
+            return replace(day, status="force-ended", ended_by=actor, end_reason=reason, completed_ns=ts_ns)
+        case _:
             return day
 
 
-DAYS: Final = Projection(NAME, 1, frozenset({trading_day.AGGREGATE, capture.AGGREGATE, archive.AGGREGATE}), _fold)
+DAYS: Final = Projection(
+    NAME,
+    2,
+    frozenset(
+        {
+            trading_day.AGGREGATE,
+            capture.AGGREGATE,
+            archive.AGGREGATE,
+            secmaster_sync.AGGREGATE,
+            key.AGGREGATE,
+            client.AGGREGATE,
+            dead_letter.AGGREGATE,
+            feedback.AGGREGATE,
+            projection.AGGREGATE,
+            "environment",
+        }
+    ),
+    _fold,
+)

@@ -120,9 +120,9 @@ class Folder:
             Malformed: strict, and an event cannot be folded; nothing of the batch is committed.
             RowDamaged, Conflict, Unavailable: from the store.
         """
+        self.passed_over = []
         if position <= self.stamp.position:
             return None
-        self.passed_over = []
         fold, rows, aggregates, done = self.projection.fold, self._rows, self.projection.aggregates, self.stamp.position
         for decoded in batch:
             at, aggregate, recorded, event, _ = decoded

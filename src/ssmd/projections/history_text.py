@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ssmd.domain import archive, capture, trading_day
+from ssmd.domain import archive, capture, dead_letter, projection, secmaster_sync, trading_day
 from ssmd.projections.projection import utc_text
 
 _TICKERS_NAMED_MAX = 3
@@ -12,13 +12,13 @@ _TICKERS_NAMED_MAX = 3
 
 def describe(event: msgspec.Struct) -> str:
     """What happened, as one line; an event nobody taught it is named by its fields."""
-    match event:
-        case capture.CaptureEvent():
-            return _capture(event)
-        case archive.Opened() | archive.SegmentPlanned() | archive.SegmentSealed() | archive.Completed() | archive.Reopened():
-            return _archive(event)
-        case _:
-            return _trading_day(event)
+    if isinstance(event, capture.CaptureEvent):
+        return _capture(event)
+    if isinstance(event, archive.EVENTS):
+        return _archive(event)
+    if isinstance(event, trading_day.EVENTS):
+        return _trading_day(event)
+    return describe_control(event) or _fields(event)
 
 
 def _capture(event: capture.CaptureEvent) -> str:
@@ -49,6 +49,20 @@ def _capture(event: capture.CaptureEvent) -> str:
         case capture.DayMarked(date=date):
             return f"no further entry of {date} will come"
         case _:
+            return _capture_care(event)
+
+
+def _capture_care(event: capture.CaptureEvent) -> str:
+    match event:
+        case capture.Started(instance=instance, epoch=epoch, version=version):
+            return f"capture started by {instance}, epoch {epoch}, version {version}"
+        case capture.Stopped(instance=instance, cause=cause, detail=detail):
+            return f"capture stopped by {instance}: {cause}{_because(detail)}"
+        case capture.GapRepaired(gap_id=gap_id, source=source, records=records, tickers=tickers):
+            return f"gap {gap_id} repaired for {_tickers(tickers)}: {records} records from {source}"
+        case capture.IntervalAssessed(verdict=verdict, channel=channel, start_ns=start_ns, end_ns=end_ns):
+            return f"{channel} is {verdict} from {utc_text(start_ns)} to {utc_text(end_ns)}{_because(event.evidence)}"
+        case _:
             return _fields(event)
 
 
@@ -66,6 +80,28 @@ def _archive(event: msgspec.Struct) -> str:
             return f"complete ({reason}): {segments} segments, {records} records, {size} bytes"
         case archive.Reopened(reason=reason):
             return f"reopened: {reason}"
+        case _:
+            return _archive_care(event)
+
+
+def _archive_care(event: msgspec.Struct) -> str:
+    match event:
+        case archive.Verified(objects=objects, size_bytes=size):
+            return f"verified: {objects} objects, {size} bytes are as they were sealed"
+        case archive.Damaged(key=key, problem=problem):
+            return f"damaged: {key}: {problem}"
+        case archive.Repaired(key=key, source=source):
+            return f"repaired: {key} from {source}"
+        case archive.Renormalized(mapper=mapper, files=files):
+            return f"renormalized by mapper {mapper}: {len(files)} files"
+        case archive.Pruned(keys=keys, size_bytes=size, reason=reason):
+            return f"pruned: {len(keys)} objects, {size} bytes{_because(reason)}"
+        case archive.StreamRegressed(position=position, found_last=last, action=action):
+            return f"the stream ends at message {last}, archived up to {position}: {action}"
+        case archive.StreamTruncated(position=position, first_available=first, action=action):
+            return f"the stream begins at message {first}, archived up to {position}: {action}"
+        case archive.QualityAssessed(score_ppm=score, rules=rules, reasons=reasons):
+            return f"quality {score // 10_000}.{score // 100 % 100:02} % by rules {rules}{_because('; '.join(reasons))}"
         case _:
             return _fields(event)
 
@@ -89,7 +125,46 @@ def _trading_day(event: msgspec.Struct) -> str:
         case trading_day.Errored(status=status, error=error):
             return f"error while {status}: {error}"
         case _:
+            return _schedule(event)
+
+
+def _schedule(event: msgspec.Struct) -> str:
+    match event:
+        case trading_day.Opened(start_due_ns=start_ns, end_due_ns=end_ns):
+            until = f", to {utc_text(end_ns)}" if end_ns else ""
+            return f"opened: due from {utc_text(start_ns)}{until}"
+        case trading_day.Missed(due_ns=due_ns, reason=reason):
+            return f"missed: nothing started it at {utc_text(due_ns)}{_because(reason)}"
+        case trading_day.Late(phase=phase, due_ns=due_ns):
+            return f"late: its {phase} was due at {utc_text(due_ns)}"
+        case trading_day.Failed(status=status, error=error, attempts=attempts):
+            return f"failed while {status} after {attempts} attempts: {error}"
+        case trading_day.Recovered(status=status, detail=detail):
+            return f"recovered: {status} again{_because(detail)}"
+        case trading_day.ForceEnded(status=status, reason=reason):
+            return f"ended by force while {status}{_because(reason)}"
+        case _:
             return _fields(event)
+
+
+def describe_control(event: msgspec.Struct) -> str:
+    """An event of the control plane; "" = it needs no words of its own."""
+    match event:
+        case projection.Rebuilt(made=made, before=before, is_different=is_different):
+            beside = "" if before is None else f", {'other' if is_different else 'the same'} rows as version {before.version}"
+            return f"rebuilt as version {made.version} up to {made.position}: {made.rows} rows{beside}"
+        case projection.Diverged(made=made):
+            return f"diverged: version {made.version} folds to other rows at position {made.position}; not put in place"
+        case projection.Swapped(generation=generation, version=version):
+            return f"generation {generation} (version {version}) is what readers see"
+        case projection.RolledBack(generation=generation, replaced=replaced, reason=reason):
+            return f"rolled back from generation {replaced} to {generation}{_because(reason)}"
+        case dead_letter.Recorded(component=component, source=source, position=position, reason=reason):
+            return f"{component} could not process {source} position {position}: {reason}"
+        case secmaster_sync.Completed(counts=counts):
+            return f"sync complete: {counts.markets} markets, {counts.listed} listed, {counts.changed} changed"
+        case _:
+            return ""
 
 
 def _because(reason: str) -> str:

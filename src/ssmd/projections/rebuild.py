@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from ssmd.domain.catalogue import CATALOGUE
@@ -40,6 +40,10 @@ class Rebuilt(NamedTuple):
     is_regressed: bool = False
 
 
+WhenCompared = Callable[[Rebuilt], Awaitable[None]]
+"""`outcome` is what will be, `after` is the shadow at the position at which it was compared."""
+
+
 async def rebuild(
     journal: Journal,
     store: RowStore,
@@ -49,11 +53,13 @@ async def rebuild(
     is_strict: bool = True,
     batch_events: int = BATCH_EVENTS,
     swap_seconds: float = SWAP_SECONDS,
+    when_compared: WhenCompared | None = None,
 ) -> Rebuilt:
     """Fold the journal into a shadow generation and put it in the current one's place, under load if need be.
 
     Args:
         is_strict: stop at an event that cannot be folded; otherwise pass it over and record it, as a live projector does.
+        when_compared: awaited with what the shadow came to at the view's position, before readers can see any of it.
 
     Raises:
         Malformed: strict, and an event cannot be folded (its position is named); the view stays as it is.
@@ -68,8 +74,12 @@ async def rebuild(
         projection, store, await store.begin(projection.name, projection.version), is_strict=is_strict, is_ahead=True
     )
     await fold_until(journal, [folder], target, catalogue, batch_events)
-    if before is not None and not is_regressed and _is_diverged(before, folder.stamp):
-        return Rebuilt(projection.name, "diverged", before, folder.stamp)
+    is_diverged = before is not None and not is_regressed and _is_diverged(before, folder.stamp)
+    compared = Rebuilt(projection.name, "diverged" if is_diverged else "swapped", before, folder.stamp, is_regressed)
+    if when_compared is not None:
+        await when_compared(compared)
+    if is_diverged:
+        return compared
     await fold_until(journal, [folder], max(target, await journal.head()), catalogue, batch_events)
     if not await _swapped(store, folder.stamp, before):
         try:

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import Catalogue
 from ssmd.errors import Conflict, Malformed, Unavailable
+from ssmd.projections.access import CLIENTS, KEYS
 from ssmd.projections.captures import CAPTURES
 from ssmd.projections.days import DAYS
 from ssmd.projections.folder import Folder
@@ -18,15 +19,29 @@ from ssmd.projections.gaps import GAPS
 from ssmd.projections.inventory import INVENTORY
 from ssmd.projections.manifests import MANIFESTS
 from ssmd.projections.projection import Projection
+from ssmd.projections.quality import QUALITY
 from ssmd.projections.reading import AsOf
 from ssmd.projections.rebuild import BATCH_EVENTS, fold_in_memory, fold_until
+from ssmd.projections.secmaster import SECMASTER
 from ssmd.projections.store import Changes, Page, ReadableRows, RowStore, Stamp
+from ssmd.projections.troubles import DEAD_LETTERS, FEEDBACK
 from ssmd.streams.journal import Journal
 
-PROJECTIONS: Final[tuple[Projection, ...]] = (DAYS, CAPTURES, GAPS, INVENTORY, MANIFESTS)
-"""Every projection, in the order in which they are shown."""
-QUERIED: Final[tuple[Projection, ...]] = (DAYS, CAPTURES, GAPS, INVENTORY)
+QUERIED: Final[tuple[Projection, ...]] = (
+    DAYS,
+    CAPTURES,
+    GAPS,
+    INVENTORY,
+    QUALITY,
+    SECMASTER,
+    KEYS,
+    CLIENTS,
+    DEAD_LETTERS,
+    FEEDBACK,
+)
 """Those that `queries` reads."""
+PROJECTIONS: Final[tuple[Projection, ...]] = (*QUERIED, MANIFESTS)
+"""Every projection, in the order in which they are shown."""
 
 PATIENCE_SECONDS: Final = 0.25
 """How long a query waits for a live projector to reach the head it saw, before it folds the missing tail itself."""

@@ -22,11 +22,13 @@ from ssmd.projections.folder import Folder, decode_events, in_pieces
 from ssmd.projections.manifest_sink import ManifestSink
 from ssmd.projections.projection import Projection
 from ssmd.projections.reading import Batch, closing
-from ssmd.projections.rebuild import rebuild
+from ssmd.projections.rebuild import Rebuilt, rebuild
 from ssmd.projections.store import RowStore, Stamp
 from ssmd.projections.views import PROJECTIONS
 from ssmd.projections.working_set import RowDamaged
+from ssmd.services.anchoring import Anchoring
 from ssmd.services.component import Health
+from ssmd.services.projection_record import ProjectionRecord
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import Journal, PoisonEvent, RecordedEvent
 
@@ -57,6 +59,8 @@ class ProjectorService:
 
     Args:
         sink: None = manifests are not written.
+        record: tells the journal of rebuilds, swaps and events passed over; None = nobody does.
+        anchoring: takes anchors of the journal; None = nobody does.
     """
 
     name = "projector"
@@ -73,6 +77,8 @@ class ProjectorService:
         settings: ProjectorSettings = ProjectorSettings(),
         instance: str = "main",
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
+        record: ProjectionRecord | None = None,
+        anchoring: Anchoring | None = None,
     ) -> None:
         self.instance = instance
         self._journal = journal
@@ -84,6 +90,8 @@ class ProjectorService:
         self._catalogue = catalogue
         self._settings = settings
         self._crash_point = crash_point
+        self._record = record
+        self._anchoring = anchoring
         self._stopping = asyncio.Event()
         self._dirty = asyncio.Event()
         self._moved = asyncio.Event()
@@ -155,6 +163,7 @@ class ProjectorService:
                 "lag": max(0, self._head - self.position),
                 "skipped": skipped,
                 "standing_by": int(self._is_standing_by),
+                "anchored": 0 if self._anchoring is None else self._anchoring.position,
                 "manifests_written": 0 if self._sink is None else self._sink.written,
                 "manifests_pending": 0 if self._sink is None else self._sink.pending,
                 **self._counts,
@@ -181,6 +190,8 @@ class ProjectorService:
         ]
         if self._sink is not None:
             tasks.append(asyncio.create_task(self._write_manifests(self._sink)))
+        if self._anchoring is not None:
+            tasks.append(asyncio.create_task(self._take_anchors(self._anchoring, queue)))
         try:
             while (batch := await self._next(queue)) is not None:
                 await self._fold(folders, batch)
@@ -208,11 +219,32 @@ class ProjectorService:
                 self._counts["rebuilds"] += 1
                 # Where there is nothing yet, a view with a known omission serves better than none.
                 is_strict = stamp is not None
-                built = await rebuild(self._journal, self._store, projection, catalogue=self._catalogue, is_strict=is_strict)
-                stamp = built.after
+                stamp = (await self._rebuild(projection, is_strict=is_strict)).after
+            if self._record is not None:
+                # In case the one that swapped or passed over had no time left to say so.
+                await self._record.swapped(stamp)
+                await self._record.known_omissions(self._store, stamp)
             self._stamps[projection.name] = stamp
             folders.append(Folder(projection, self._store, stamp, before_commit=self._before_commit))
         return folders
+
+    async def _rebuild(self, projection: Projection, *, is_strict: bool) -> Rebuilt:
+        if self._record is None:
+            return await rebuild(self._journal, self._store, projection, catalogue=self._catalogue, is_strict=is_strict)
+        return await self._record.rebuild(self._journal, self._store, projection, is_strict=is_strict)
+
+    async def _take_anchors(self, anchoring: Anchoring, queue: asyncio.Queue[Batch | SsmdError]) -> None:
+        attempt = 0
+        while True:
+            try:
+                await anchoring.run()
+                return
+            except Unavailable:
+                attempt += 1
+                await asyncio.sleep(backoff_s(attempt, self._random, max_s=self._settings.retry_max_s))
+            except SsmdError as error:
+                await queue.put(error)
+                return
 
     def _before_commit(self) -> None:
         self._crash_point(crash_points.AFTER_FOLD_BEFORE_COMMIT)
@@ -264,9 +296,11 @@ class ProjectorService:
             self._stamps[folder.projection.name] = folder.stamp
             if isinstance(changes, RowDamaged):
                 # What is stored is no row of ours: nothing short of folding it anew mends that.
-                await rebuild(self._journal, self._store, folder.projection, catalogue=self._catalogue, is_strict=False)
+                await self._rebuild(folder.projection, is_strict=False)
             if isinstance(changes, BaseException):
                 raise changes
+            if folder.passed_over and self._record is not None:
+                await self._record.passed_over(folder.projection.name, folder.passed_over)
             if changes is not None and self._sink is not None and folder.projection.name == manifests.NAME:
                 self._sink.note(changes)
                 if self._sink.pending:

@@ -197,6 +197,8 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
 
 async def _projector(parts: Parts) -> Component:
     from ssmd.projections.manifest_sink import ManifestSink  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.services.anchoring import Anchoring  # noqa: PLC0415 - as above
+    from ssmd.services.projection_record import ProjectionRecord  # noqa: PLC0415 - as above
     from ssmd.services.projector import ProjectorService  # noqa: PLC0415 - as above
 
     environment = parts.environment
@@ -206,12 +208,15 @@ async def _projector(parts: Parts) -> Component:
     parts.stack.push_async_callback(store.close)
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
+    application = Application(journal, CATALOGUE, parts.clock, parts.random, environment.config)
     return ProjectorService(
         journal,
         store,
         ManifestSink(store, storage),
         random=parts.random,
         crash_point=parts.crash_point("projector") or no_crash,
+        record=ProjectionRecord(application, "projector:main"),
+        anchoring=Anchoring(environment.name, journal, storage, parts.clock),
     )
 
 
