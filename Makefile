@@ -4,7 +4,8 @@ WORKERS ?= 2
 BIN := .venv/bin
 # The system's pip installs into .venv: works without Debian's python3-venv, and saves a second pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --no-input
-# Modules are compiled when first imported: halves the wait, and most never are.
+# What runs is compiled once here: else each of the demo's processes would do it anew, where the user's settings forbid
+# Python to write what it compiled. What only tests use is compiled when first imported.
 INSTALL := $(PIP) install --quiet --no-compile --require-hashes --only-binary :all:
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
@@ -27,6 +28,7 @@ $(BIN)/python:
 	@echo 'Installing ssmd and what it needs into .venv (about 20 s) ...'
 	@$(INSTALL) -r requirements.txt -r requirements-build.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib src
 	@touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.runtime

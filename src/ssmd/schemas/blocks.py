@@ -100,6 +100,10 @@ def _digest(head: bytes, tail: bytes, body: bytes) -> bytes:
     return state.digest()
 
 
+pack_entry_head: Final = _ENTRY.pack
+"""An entry's bytes before its payload: of (kind, ts_recv_ns, size of the payload)."""
+
+
 def pack_entry(kind: int, ts_recv_ns: int, payload: bytes) -> bytes:
     """One entry's bytes, to be joined into the body given to `encode_body`."""
     return _ENTRY.pack(kind, ts_recv_ns, len(payload)) + payload

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -69,7 +69,22 @@ def _servers(url: str) -> list[str]:
     return servers
 
 
-class _BodiesClient(Client):
+class _PromptClient(Client):
+    """Hands the bodies of some subscriptions to their callback at once, without a queue and a task in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: dict[int, Callable[[bytes], None]] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        callback = self.at_once.get(sid)
+        if callback is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            callback(data)
+
+
+class _BodiesClient(_PromptClient):
     """Parses the headers of status messages only: parsing those of stored messages takes half of a replay's time."""
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
@@ -84,7 +99,7 @@ class Connection:
     def __init__(self, url: str, name: str, *, bodies_only: bool = False) -> None:
         self.url = redacted(url)
         self.name = name
-        self.client = _BodiesClient() if bodies_only else Client()
+        self.client = _BodiesClient() if bodies_only else _PromptClient()
         self.lost = asyncio.Event()
         """Set when the connection is gone, for whatever reason."""
         self.reason = ""
@@ -206,6 +221,31 @@ class Connection:
         except (OSError, nats.errors.Error) as error:
             raise Unavailable(f"cannot publish on {subject!r} at {self.url}: {error}") from error
 
+    async def publish_many(self, messages: Iterable[tuple[str, bytes, str]], reply: str, header: str) -> None:
+        """Hand many messages to the socket as one, in order: (subject, payload, value of `header`), one `reply` for all.
+
+        nats-py takes messages one by one; building their commands together costs a quarter of the time.
+
+        Raises:
+            Unavailable: the connection is lost, or a message is larger than the server takes; then none was sent.
+        """
+        if self.lost.is_set():
+            raise self._gone()
+        parts: list[bytes] = []
+        limit = self.max_payload
+        for subject, payload, value in messages:
+            head = f"NATS/1.0\r\n{header}: {value}\r\n\r\n".encode()
+            size = len(head) + len(payload)
+            if size > limit:
+                raise Unavailable(f"a message of {size} bytes on {subject!r} is more than {self.url} takes ({limit})")
+            parts += (f"HPUB {subject} {reply} {len(head)} {size}\r\n".encode(), head, payload, b"\r\n")
+        client: Any = self.client
+        try:
+            await client._send_command(b"".join(parts))  # noqa: SLF001 - see above
+            await client._flush_pending()  # noqa: SLF001 - see above
+        except (OSError, nats.errors.Error) as error:
+            raise Unavailable(f"cannot publish at {self.url}: {error}") from error
+
     async def request(self, subject: str, payload: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None) -> Msg:
         """The reply to one message.
 
@@ -280,6 +320,15 @@ class Connection:
             return await self.client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
         except (OSError, nats.errors.Error) as error:
             raise Unavailable(f"cannot subscribe to {subject!r} at {self.url}: {error}") from error
+
+    async def subscribe_at_once(self, subject: str, callback: Callable[[bytes], None]) -> None:
+        """Call `callback` with each body on `subject` from the read loop itself, in order; it must be quick and not raise."""
+
+        async def queued(msg: Msg) -> None:
+            callback(msg.data)
+
+        subscription = await self.subscribe(subject, queued)
+        self.client.at_once[subscription._id] = callback  # noqa: SLF001 - nats-py's own number of a subscription
 
     def new_inbox(self) -> str:
         """A subject of our own for replies."""

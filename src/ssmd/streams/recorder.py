@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ssmd.clock import Clock
-from ssmd.schemas.blocks import EntryKind, pack_entry
+from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, EntryKind, pack_entry_head
 from ssmd.schemas.control import AnyFact, ClockStepped, DayMark, encode_fact
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
 
+_IN: Final = int(EntryKind.IN)
 BLOCK_BYTES: Final = 256 << 10
 STEP_NS: Final = 500_000_000
 """A wall clock that moved by more than this against the monotonic clock since the last block has stepped."""
@@ -52,15 +53,17 @@ class Recorder:
         self._on_begin = on_begin
         self._block_bytes = block_bytes
         self._date, self._day_end_ns = day_of(session)
-        self._packed: list[bytes] = []
-        self._packed_bytes = 0
+        # The entries gathered, each as its head and its payload: joined once, when the block is written.
+        self._parts: list[bytes] = []
+        self._count = 0
+        self._room_bytes = block_bytes
         self._first_ts_ns = 0
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
 
     @property
     def is_gathering(self) -> bool:
         """Whether entries wait for their block to be written."""
-        return bool(self._packed)
+        return self._count > 0
 
     def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int) -> None:
         """Go on behind entry `last_n` of a session that another process began; before anything is recorded."""
@@ -70,11 +73,24 @@ class Recorder:
         self._date, self._day_end_ns = self._day_of(last_ts_ns)
 
     def frame(self, payload: bytes) -> None:
-        """Take one payload of the venue; its receive time is now."""
+        """Take one payload of the venue; its receive time is now.
+
+        The way of every frame, so it makes no call it can do without.
+        """
         ts_ns = self._clock.now_ns()
-        ts_ns = max(ts_ns, self.last_ts_ns)
+        if ts_ns < self.last_ts_ns:  # noqa: PLR1730 - see above
+            ts_ns = self.last_ts_ns
         self.last_frame_ns = ts_ns
-        self._add(EntryKind.IN, ts_ns, payload)
+        size = len(payload)
+        room_bytes = self._room_bytes - size - ENTRY_OVERHEAD_BYTES
+        if not self._count or room_bytes < 0 or ts_ns >= self._day_end_ns:
+            self._add(EntryKind.IN, ts_ns, payload)
+            return
+        self._room_bytes = room_bytes
+        self._parts += (pack_entry_head(_IN, ts_ns, size), payload)
+        self._count += 1
+        self.last_n += 1
+        self.last_ts_ns = ts_ns
 
     def command(self, payload: bytes) -> None:
         """Take one command of ours, before it is sent."""
@@ -87,14 +103,15 @@ class Recorder:
     def _add(self, kind: EntryKind, ts_ns: int, payload: bytes) -> None:
         if ts_ns >= self._day_end_ns:
             self._turn_day(ts_ns)
-        packed = pack_entry(kind, ts_ns, payload)
-        if self._packed and self._packed_bytes + len(packed) > self._block_bytes:
+        size_bytes = ENTRY_OVERHEAD_BYTES + len(payload)
+        if self._count and size_bytes > self._room_bytes:
             self.flush()
-        if not self._packed:
+        if not self._count:
             self._first_ts_ns = ts_ns
             self._on_begin()
-        self._packed.append(packed)
-        self._packed_bytes += len(packed)
+        self._parts += (pack_entry_head(kind, ts_ns, len(payload)), payload)
+        self._count += 1
+        self._room_bytes -= size_bytes
         self.last_n += 1
         self.last_ts_ns = ts_ns
 
@@ -129,12 +146,17 @@ class Recorder:
         Raises:
             Unavailable: the tape cannot be written; the entries stay here, for another try.
         """
-        if not self._packed:
+        if not self._count:
             return
-        count = len(self._packed)
         block = self._tape.append(
-            self.session, self.last_n - count + 1, count, self._first_ts_ns, self.last_ts_ns, b"".join(self._packed)
+            self.session,
+            self.last_n - self._count + 1,
+            self._count,
+            self._first_ts_ns,
+            self.last_ts_ns,
+            b"".join(self._parts),
         )
-        self._packed.clear()
-        self._packed_bytes = 0
+        self._parts.clear()
+        self._count = 0
+        self._room_bytes = self._block_bytes
         self._on_block(block)

@@ -28,6 +28,7 @@ RESYNC_FRAMES: Final = 100
 """Frames of a sid between two requests for its snapshots, while the first is unanswered."""
 REFUSALS_MAX: Final = 100
 _UNKNOWN_CHANNEL: Final = 8
+_DELTA: Final = "orderbook_delta"
 _REPLIES: Final = frozenset({"subscribed", "ok", "unsubscribed", "error"})
 
 
@@ -115,11 +116,12 @@ class KalshiSession:
             missing = self._sequences.observe(sid, seq)
             if missing < 0:
                 return []
+        commands: list[bytes] = []
         if kind in _REPLIES:
             commands = self._reply(frame)
-        else:
+        elif missing or kind != _DELTA or sid in self._awaited or self._subs.is_book_unmatched or sid not in self._subs.by_sid:
+            # All but the deltas of a known subscription, which teach nothing.
             self._learn(sid, kind, envelope.msg)
-            commands = []
         if missing > 0:
             self._jumped.add(sid)
         if self._jumped and sid in self._jumped:

@@ -17,6 +17,8 @@ from ssmd.errors import Misconfigured, Unavailable
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
+WATCHES: Final = 8
+"""How often the watchdog looks per stale time: a dead connection is ended that much late at most."""
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -47,6 +49,7 @@ class VenueSocket(WSListener):
         self._ending: Ending | None = None
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._was_heard = True
         self._last_activity_s = self._loop.time()
         self._watch = self._loop.create_task(self._watchdog())
 
@@ -93,9 +96,15 @@ class VenueSocket(WSListener):
         self._transport = transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self._last_activity_s = self._loop.time()
+        self._was_heard = True
         kind = frame.msg_type
-        if kind in (_TEXT, _BINARY, _CONTINUATION):
+        if kind is _TEXT and frame.fin and self._ending is None:
+            # Nearly all frames; no call between the socket and the tape that can be spared.
+            try:
+                self._on_frame(frame.get_payload_as_bytes())
+            except Unavailable as error:
+                self.abort("tape-full", error.message)
+        elif kind in (_TEXT, _BINARY, _CONTINUATION):
             payload = frame.get_payload_as_bytes()
             if not frame.fin or self._fragments:
                 self._fragments.append(payload)
@@ -131,11 +140,13 @@ class VenueSocket(WSListener):
 
     async def _watchdog(self) -> None:
         while True:
-            quiet_s = self._loop.time() - self._last_activity_s
-            if quiet_s >= self._stale_s:
-                self.abort("stale", f"no frame and no ping for {quiet_s:.1f} s")
+            await asyncio.sleep(self._stale_s / WATCHES)
+            now_s = self._loop.time()
+            if self._was_heard:
+                self._was_heard, self._last_activity_s = False, now_s
+            elif now_s - self._last_activity_s >= self._stale_s:
+                self.abort("stale", f"no frame and no ping for {now_s - self._last_activity_s:.1f} s")
                 return
-            await asyncio.sleep(self._stale_s - quiet_s)
 
     def send(self, payload: bytes) -> None:
         """Send one text frame; on a dead connection nothing happens, its end is told by `wait_ended`."""

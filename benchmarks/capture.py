@@ -1,0 +1,225 @@
+"""From WebSocket to acknowledged block and records in one connector process, beside the bare NATS client.
+
+    python benchmarks/capture.py [--frames 100000] [--rounds 3]
+
+Each round plays a capture from a simulator process at full speed into a connector process, and lets the bare client
+publish as many messages of the same size, with acks and Msg-Ids, pipelined, in a process of its own. Two inputs: the
+genuine capture where it is present beside the checkout, else a seeded one of its shape; and 2,000 tickers whose traffic
+falls off as Zipf's law has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from ssmd.application.handler import Application
+from ssmd.clock import SystemClock
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.identifiers import system_random
+from ssmd.services.connector.kalshi_venue import KalshiAccess
+from ssmd.services.connector.service import ConnectorService, ConnectorSettings
+from ssmd.services.embedded_servers import start_nats
+from ssmd.services.simulator.config import SimulatorConfig
+from ssmd.services.simulator.seeded_capture import write_seeded_capture
+from ssmd.services.simulator.simulator import Simulator
+from ssmd.streams import topology
+from ssmd.streams.connection import Connection
+from ssmd.streams.journal_memory import MemoryJournal
+from ssmd.streams.transport_nats import NatsTransport
+from ssmd.telemetry.logging import configure_logging
+
+GENUINE = Path(__file__).resolve().parents[2] / "shared" / "captures" / "kalshi-btc15m-2026-05-14.jsonl.zst"
+ENV = "bench"
+WINDOW = 4096
+
+
+def write_zipf_capture(path: Path, frames: int, tickers: int = 2000, seed: int = 1) -> int:
+    """One connection: snapshots of all tickers, then deltas whose tickers follow Zipf's law."""
+    rng = random.Random(seed)
+    names = [f"KXZIPF-26NOV22-T{index}.5" for index in range(tickers)]
+    weights = [1 / (index + 1) for index in range(tickers)]
+    ts, seq = 1_778_733_000_000_000_000, 0
+    lines = ['{"type":"subscribed","id":1,"msg":{"channel":"orderbook_delta","sid":1}}']
+    for name in names:
+        seq += 1
+        lines.append(
+            f'{{"type":"orderbook_snapshot","sid":1,"seq":{seq},"msg":{{"market_ticker":"{name}","market_id":"m",'
+            '"yes_dollars_fp":[["0.4000","1000000.00"]],"no_dollars_fp":[["0.5000","1000000.00"]]}}'
+        )
+    for name in rng.choices(names, weights, k=frames):
+        seq += 1
+        lines.append(
+            f'{{"type":"orderbook_delta","sid":1,"seq":{seq},"msg":{{"market_ticker":"{name}","market_id":'
+            f'"7f83cad1-c053-41eb-94ca-41a60f08764e","price_dollars":"0.{rng.randint(10, 40):02}00","delta_fp":'
+            f'"{rng.randint(1, 900)}.00","side":"yes","ts":"2026-05-14T04:30:01.123456Z","ts_ms":1778733001123}}}}'
+        )
+    with path.open("w") as file:
+        for line in lines:
+            ts += 20_000
+            file.write(f'{{"ts_recv_ns":{ts},"conn":"1","frame":{line}}}\n')
+    return len(lines)
+
+
+async def serve_capture(path: str) -> None:
+    """Child: the simulator; tells its address on stdout, ends with its input."""
+    config = SimulatorConfig(capture=path, speed="max", require_auth=False, start_paused=False)
+    simulator = Simulator(config, SystemClock())
+    await simulator.start()
+    serving = asyncio.create_task(simulator.run())
+    print(json.dumps([simulator.rest_url, simulator.websocket_url]), flush=True)
+    while not simulator.done:  # noqa: ASYNC110 - the simulator has no event for it
+        await asyncio.sleep(0.02)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await simulator.stop()
+    await serving
+
+
+async def connect(nats_url: str, rest_url: str, websocket_url: str, frames: int, tape: str) -> None:
+    """Child: one connector; prints frames/s from the first frame to the last acknowledgement, and CPU seconds."""
+    clock = SystemClock()
+    transport = NatsTransport(nats_url, ENV, system_random)
+    access = KalshiAccess(
+        rest_url=rest_url,
+        websocket_url=websocket_url,
+        key_id="",
+        private_key=None,
+        channels=("orderbook_delta", "ticker"),
+        tickers=("KXNONE",),
+        tickers_max=1,
+        clock=clock,
+    )
+    application = Application(MemoryJournal(ENV), CATALOGUE, clock, system_random)
+    connector = ConnectorService(
+        access.venue("kalshi", "kalshi-dollars"),
+        ENV,
+        "main",
+        Path(tape),
+        transport,
+        application,
+        clock,
+        system_random,
+        ConnectorSettings(backoff_first_s=0.01),
+    )
+    task = asyncio.create_task(connector.run())
+    while not int(connector.health().stats["frames"]):  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.001)
+    began, cpu = time.perf_counter(), time.process_time()
+    while True:
+        stats = connector.health().stats
+        if int(stats["frames"]) >= frames and not stats["unacked"]:
+            break
+        await asyncio.sleep(0.002)
+    print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}), flush=True)
+    await connector.stop()
+    await task
+
+
+async def publish_bare(nats_url: str, count: int, size: int) -> None:
+    """Child: nats-py alone, one message after another with reply inbox and Msg-Id, a bounded window of counted acks."""
+    connection = await Connection.open(nats_url, name="bare", timeout_s=5)
+    client = connection.client
+    acks = 0
+    room = asyncio.Event()
+
+    async def on_ack(_msg: object) -> None:
+        nonlocal acks
+        acks += 1
+        room.set()
+
+    inbox = client.new_inbox()
+    await client.subscribe(inbox, cb=on_ack, pending_msgs_limit=0, pending_bytes_limit=0)
+    payload = b"x" * size
+    began, cpu = time.perf_counter(), time.process_time()
+    for number in range(count):
+        await client.publish(
+            f"{ENV}.md.bare.book.T{number % 50}", payload, reply=inbox, headers={"Nats-Msg-Id": f"b.{began}.{number}"}
+        )
+        while number - acks >= WINDOW:
+            room.clear()
+            await room.wait()
+    while acks < count:
+        room.clear()
+        await room.wait()
+    print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}), flush=True)
+    await connection.close()
+
+
+def child(*arguments: object, stdin: int | None = None) -> subprocess.Popen[str]:
+    argv = [sys.executable, __file__, "--child", *map(str, arguments)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=stdin, text=True)
+
+
+def result_of(process: subprocess.Popen[str]) -> dict[str, float]:
+    output, _ = process.communicate(timeout=300)
+    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    return figures
+
+
+async def one_round(capture: Path, frames: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of the connector and of the bare client, one after the other on a fresh server."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = await start_nats(Path(directory) / "nats", sync_always=False)
+        connection = await Connection.open(server.url, name="bench", timeout_s=5)
+        wanted = [one for one in topology.desired(ENV, max_age_s=3600, max_bytes=4 << 30) if one.endpoint == "transport"]
+        await topology.apply({"transport": connection}, wanted)
+        await connection.close()
+        simulator = child("simulator", capture, stdin=subprocess.PIPE)
+        assert simulator.stdout is not None
+        rest_url, websocket_url = json.loads(simulator.stdout.readline())
+        tape = Path(directory) / "tape"
+        connector = await asyncio.to_thread(result_of, child("connector", server.url, rest_url, websocket_url, frames, tape))
+        simulator.communicate("")
+        bare = await asyncio.to_thread(result_of, child("bare", server.url, frames, 250))
+        await server.stop()
+    return connector, bare
+
+
+async def measure(name: str, capture: Path, frames: int, rounds: int) -> None:
+    found = [await one_round(capture, frames) for _ in range(rounds)]
+    for unit in ("wall", "cpu"):
+        ours = statistics.median(frames / connector[unit] for connector, _ in found)
+        bare = statistics.median(frames / client[unit] for _, client in found)
+        ratio = statistics.median(client[unit] / connector[unit] for connector, client in found)
+        print(f"{ratio:5.2f}  {name:<22} frames per {unit} second {ours:>9,.0f}   bare client's messages {bare:>9,.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=100_000, help="of the seeded inputs")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        configure_logging("bench", SystemClock(), sys.stderr, level="error")
+        kind, *rest = options.child
+        if kind == "simulator":
+            uvloop.run(serve_capture(rest[0]))
+        elif kind == "connector":
+            uvloop.run(connect(rest[0], rest[1], rest[2], int(rest[3]), rest[4]))
+        else:
+            uvloop.run(publish_bare(rest[0], int(rest[1]), int(rest[2])))
+        return
+    print("ratio  what")
+    with tempfile.TemporaryDirectory() as directory:
+        capture, frames = GENUINE, 102_555
+        if not capture.exists():
+            capture = Path(directory) / "seeded.jsonl"
+            frames = write_seeded_capture(capture, seed=1, frames=options.frames)
+        asyncio.run(measure("genuine" if GENUINE.exists() else "seeded", capture, frames, options.rounds))
+        zipf = Path(directory) / "zipf.jsonl"
+        asyncio.run(measure("2,000 Zipf tickers", zipf, write_zipf_capture(zipf, options.frames), options.rounds))
+
+
+if __name__ == "__main__":
+    main()
