@@ -16,11 +16,11 @@ def test_mistakes_are_listed_and_the_status_is_1(ssmd: Ssmd, workspace: Path) ->
     path.write_text(path.read_text().replace("markets: 20", 'markets: "20"').replace("feed: kalshi", "feed: kalsi"))
     called = ssmd("validate")
     assert (called.status, called.err) == (1, "1 mistake\n")
-    assert called.out.splitlines()[1].startswith("exchanges/environments/kalshi-dev.yaml:15:14  wrong-type")
+    assert called.out.splitlines()[1].startswith("exchanges/environments/kalshi-dev.yaml:16:14  wrong-type")
     assert json.loads(ssmd("validate", "-o", "json").out) == [
         {
             "file": "exchanges/environments/kalshi-dev.yaml",
-            "line": 15,
+            "line": 16,
             "column": 14,
             "rule": "wrong-type",
             "message": 'capture.simulator.markets must be an integer, found the text "20"',
@@ -36,7 +36,7 @@ def test_other_commands_refuse_a_registry_with_mistakes_and_list_them(ssmd: Ssmd
     assert called.status == 2
     assert called.err == (
         "error: the registry has 1 mistake:\n"
-        "  exchanges/feeds/kalshi.yaml:4:9: status must be one of active, deprecated, draft; found the text aktive"
+        "  exchanges/feeds/kalshi.yaml:5:9: status must be one of active, deprecated, draft; found the text aktive"
         ' (did you mean "active"?) [unknown-value]\n'
         "  try: ssmd validate\n"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ssmd.domain import archive, capture, dead_letter, projection, trading_day
+from ssmd.domain import archive, capture, dead_letter, environment, projection, trading_day
 from ssmd.domain.capture import TapePlace
 from ssmd.domain.catalogue import CATALOGUE, RELEASED
 from ssmd.domain.decider import tag_of
@@ -49,6 +49,12 @@ def test_released_bytes_are_read_and_written_alike(path: Path) -> None:
 
 
 STATES: dict[str, Any] = {
+    "environment": environment.State(
+        status="torn-down",
+        run_id="0198a3c4-0000-7000-8000-0000000000a4",
+        config="decade",
+        document_sha256="7a" * 32,
+    ),
     "trading-day": trading_day.State(
         status="complete",
         date="2026-05-14",

@@ -17,6 +17,7 @@ from ssmd.domain import (
     capture,
     client,
     dead_letter,
+    environment,
     feedback,
     key,
     listing,
@@ -98,6 +99,7 @@ def _commands(union: Any) -> st.SearchStrategy[Any]:
 
 
 COMMANDS: dict[str, st.SearchStrategy[Any]] = {
+    "environment": _commands(environment.EnvironmentCommand),
     "trading-day": _commands(trading_day.DayCommand),
     "capture": _capture_commands(),
     "listing": _commands(listing.ListingCommand),

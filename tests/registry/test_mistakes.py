@@ -34,7 +34,7 @@ MISTAKES = [
         DEV,
         "  endpoint: simulator",
         "\tendpoint: simulator",
-        "exchanges/environments/kalshi-dev.yaml:11:1: a tab cannot indent or separate YAML (use spaces) [tab]",
+        "exchanges/environments/kalshi-dev.yaml:12:1: a tab cannot indent or separate YAML (use spaces) [tab]",
     ),
     (
         "wrong-indent",
@@ -42,7 +42,7 @@ MISTAKES = [
         "  key: $key:kalshi",
         "   key: $key:kalshi",
         (
-            'exchanges/environments/kalshi-dev.yaml:12:7: a second ": " on one line, or a wrong indent'
+            'exchanges/environments/kalshi-dev.yaml:13:7: a second ": " on one line, or a wrong indent'
             ' (put text with ": " in quotes) [yaml-syntax]'
         ),
     ),
@@ -52,7 +52,7 @@ MISTAKES = [
         "    markets: 20",
         "   markets: 20",
         (
-            "exchanges/environments/kalshi-dev.yaml:15:4: wrong indent: this line does not line up with the lines above"
+            "exchanges/environments/kalshi-dev.yaml:16:4: wrong indent: this line does not line up with the lines above"
             " (align it with its neighbours) [indent]"
         ),
     ),
@@ -61,7 +61,7 @@ MISTAKES = [
         DEV,
         "feed: kalshi",
         "feed kalshi",
-        'exchanges/environments/kalshi-dev.yaml:8:1: a key without ":" (write key: value) [yaml-syntax]',
+        'exchanges/environments/kalshi-dev.yaml:9:1: a key without ":" (write key: value) [yaml-syntax]',
     ),
     (
         "duplicate-key",
@@ -69,7 +69,7 @@ MISTAKES = [
         "feed: kalshi",
         "feed: kalshi\nfeed: kalshi",
         (
-            'exchanges/environments/kalshi-dev.yaml:9:1: key "feed" stands twice, first in line 8'
+            'exchanges/environments/kalshi-dev.yaml:10:1: key "feed" stands twice, first in line 9'
             " (delete one of them) [duplicate-key]"
         ),
     ),
@@ -79,7 +79,7 @@ MISTAKES = [
         "  endpoint: simulator",
         "  endpoint: simulator\n  ticker_max: 5",
         (
-            'exchanges/environments/kalshi-dev.yaml:12:3: unknown key "ticker_max" in capture'
+            'exchanges/environments/kalshi-dev.yaml:13:3: unknown key "ticker_max" in capture'
             ' (did you mean "tickers_max"?) [unknown-key]'
         ),
     ),
@@ -89,7 +89,7 @@ MISTAKES = [
         "feed: kalshi",
         "zzz: 1\nfeed: kalshi",
         (
-            'exchanges/environments/kalshi-dev.yaml:8:1: unknown key "zzz" (known: keys, name, status, feed, schema, timezone,'
+            'exchanges/environments/kalshi-dev.yaml:9:1: unknown key "zzz" (known: keys, name, status, feed, schema, timezone,'
             " capture, transport, journal, storage, cache, tape, archive, gateway) [unknown-key]"
         ),
     ),
@@ -98,7 +98,7 @@ MISTAKES = [
         DEV,
         "schema: market:1\n",
         "",
-        'exchanges/environments/kalshi-dev.yaml:2:1: the document lacks the field "schema" (add schema:) [missing-field]',
+        'exchanges/environments/kalshi-dev.yaml:3:1: the document lacks the field "schema" (add schema:) [missing-field]',
     ),
     (
         "name-not-file",
@@ -106,7 +106,7 @@ MISTAKES = [
         "name: kalshi-dev",
         "name: kalshi-devel",
         (
-            'exchanges/environments/kalshi-dev.yaml:7:7: name is "kalshi-devel", but the file is kalshi-dev.yaml'
+            'exchanges/environments/kalshi-dev.yaml:8:7: name is "kalshi-devel", but the file is kalshi-dev.yaml'
             " (write name: kalshi-dev, or rename the file) [name-not-file]"
         ),
     ),
@@ -116,7 +116,7 @@ MISTAKES = [
         "name: kalshi-dev",
         "name: Kalshi Dev",
         (
-            "exchanges/environments/kalshi-dev.yaml:7:7: name must be a name: 1 to 63 of a-z, 0-9 and -, no - at either end,"
+            "exchanges/environments/kalshi-dev.yaml:8:7: name must be a name: 1 to 63 of a-z, 0-9 and -, no - at either end,"
             ' found "Kalshi Dev" [wrong-form]'
         ),
     ),
@@ -126,7 +126,7 @@ MISTAKES = [
         "    markets: 20",
         '    markets: "20"',
         (
-            'exchanges/environments/kalshi-dev.yaml:15:14: capture.simulator.markets must be an integer, found the text "20"'
+            'exchanges/environments/kalshi-dev.yaml:16:14: capture.simulator.markets must be an integer, found the text "20"'
             " (write 20 without quotes) [wrong-type]"
         ),
     ),
@@ -135,7 +135,7 @@ MISTAKES = [
         DEV,
         "    markets: 20",
         "    markets: 0",
-        "exchanges/environments/kalshi-dev.yaml:15:14: capture.simulator.markets must be 1..100000, found 0 [out-of-range]",
+        "exchanges/environments/kalshi-dev.yaml:16:14: capture.simulator.markets must be 1..100000, found 0 [out-of-range]",
     ),
     (
         "unquoted-time",
@@ -143,7 +143,7 @@ MISTAKES = [
         "feed: kalshi",
         "timezone: 3:00\nfeed: kalshi",
         (
-            "exchanges/environments/kalshi-dev.yaml:8:11: timezone is an unquoted time, which YAML reads as a number: 3:00"
+            "exchanges/environments/kalshi-dev.yaml:9:11: timezone is an unquoted time, which YAML reads as a number: 3:00"
             ' (write "3:00") [unquoted-time]'
         ),
     ),
@@ -152,14 +152,14 @@ MISTAKES = [
         FEED,
         "display_name: Kalshi",
         "display_name: yes",
-        'exchanges/feeds/kalshi.yaml:2:15: display_name must be text, found the boolean yes (write "yes") [wrong-type]',
+        'exchanges/feeds/kalshi.yaml:3:15: display_name must be text, found the boolean yes (write "yes") [wrong-type]',
     ),
     (
         "bad-date",
         FEED,
         "2026-03-12",
         "2026-02-30",
-        "exchanges/feeds/kalshi.yaml:16:21: versions[1].effective_from: 2026-02-30 is not in the calendar [bad-date]",
+        "exchanges/feeds/kalshi.yaml:19:21: versions[1].effective_from: 2026-02-30 is not in the calendar [bad-date]",
     ),
     (
         "date-in-another-form",
@@ -167,7 +167,7 @@ MISTAKES = [
         "2026-03-12",
         "12.03.2026",
         (
-            "exchanges/feeds/kalshi.yaml:16:21: versions[1].effective_from must be a date YYYY-MM-DD,"
+            "exchanges/feeds/kalshi.yaml:19:21: versions[1].effective_from must be a date YYYY-MM-DD,"
             " found the text 12.03.2026 [bad-date]"
         ),
     ),
@@ -177,7 +177,7 @@ MISTAKES = [
         "2026-03-12",
         "2026-03-11",
         (
-            "exchanges/feeds/kalshi.yaml:16:21: effective_from 2026-03-11 lies in the version above,"
+            "exchanges/feeds/kalshi.yaml:19:21: effective_from 2026-03-11 lies in the version above,"
             " which holds until 2026-03-11"
             " [overlap]"
         ),
@@ -188,7 +188,7 @@ MISTAKES = [
         "status: active",
         "status: actve",
         (
-            "exchanges/feeds/kalshi.yaml:4:9: status must be one of active, deprecated, draft; found the text actve"
+            "exchanges/feeds/kalshi.yaml:5:9: status must be one of active, deprecated, draft; found the text actve"
             ' (did you mean "active"?) [unknown-value]'
         ),
     ),
@@ -197,7 +197,7 @@ MISTAKES = [
         DEV,
         "feed: kalshi",
         "gateway:\nfeed: kalshi",
-        "exchanges/environments/kalshi-dev.yaml:8:9: gateway must be a mapping, found nothing [wrong-type]",
+        "exchanges/environments/kalshi-dev.yaml:9:9: gateway must be a mapping, found nothing [wrong-type]",
     ),
     (
         "text-where-a-list-belongs",
@@ -205,7 +205,7 @@ MISTAKES = [
         "  endpoint: simulator",
         "  endpoint: simulator\n  tickers: KXBTC15M",
         (
-            "exchanges/environments/kalshi-dev.yaml:12:12: capture.tickers must be a list, found the text KXBTC15M"
+            "exchanges/environments/kalshi-dev.yaml:13:12: capture.tickers must be a list, found the text KXBTC15M"
             " (write [a, b], or lines that begin with -) [wrong-type]"
         ),
     ),
@@ -214,14 +214,14 @@ MISTAKES = [
         DEV,
         "feed: kalshi",
         "feed: kalsi",
-        'exchanges/environments/kalshi-dev.yaml:8:7: feed "kalsi" is not in feeds/ (did you mean "kalshi"?) [unknown-feed]',
+        'exchanges/environments/kalshi-dev.yaml:9:7: feed "kalsi" is not in feeds/ (did you mean "kalshi"?) [unknown-feed]',
     ),
     (
         "unknown-schema-version",
         DEV,
         "schema: market:1",
         "schema: market:2",
-        'exchanges/environments/kalshi-dev.yaml:9:9: schema "market" has no version 2 (known: 1) [unknown-schema]',
+        'exchanges/environments/kalshi-dev.yaml:10:9: schema "market" has no version 2 (known: 1) [unknown-schema]',
     ),
     (
         "schema-without-version",
@@ -229,7 +229,7 @@ MISTAKES = [
         "schema: market:1",
         "schema: market",
         (
-            'exchanges/environments/kalshi-dev.yaml:9:9: schema must be NAME:VERSION, found "market"'
+            'exchanges/environments/kalshi-dev.yaml:10:9: schema must be NAME:VERSION, found "market"'
             " (for example market:1) [wrong-form]"
         ),
     ),
@@ -239,7 +239,7 @@ MISTAKES = [
         "key: $key:kalshi",
         "key: $key:kalshy",
         (
-            'exchanges/environments/kalshi-dev.yaml:12:8: "$key:kalshy" names a key that is not defined'
+            'exchanges/environments/kalshi-dev.yaml:13:8: "$key:kalshy" names a key that is not defined'
             ' (did you mean "kalshi"?) [unknown-key-reference]'
         ),
     ),
@@ -249,7 +249,7 @@ MISTAKES = [
         "key: $key:kalshi",
         "key: 3f1c-secret",
         (
-            "exchanges/environments/kalshi-dev.yaml:12:8: capture.key must be a reference; the registry never holds a secret"
+            "exchanges/environments/kalshi-dev.yaml:13:8: capture.key must be a reference; the registry never holds a secret"
             " (write $key:NAME, and define NAME under keys) [secret-in-registry]"
         ),
     ),
@@ -259,7 +259,7 @@ MISTAKES = [
         "endpoint: simulator",
         "endpoint: simulater",
         (
-            'exchanges/environments/kalshi-dev.yaml:11:13: endpoint "simulater" is not among those of'
+            'exchanges/environments/kalshi-dev.yaml:12:13: endpoint "simulater" is not among those of'
             ' feed "kalshi" from 2026-03-12'
             ' (did you mean "simulator"?) [unknown-endpoint]'
         ),
@@ -270,7 +270,7 @@ MISTAKES = [
         "feed: kalshi",
         "timezone: America/NewYork\nfeed: kalshi",
         (
-            'exchanges/environments/kalshi-dev.yaml:8:11: time zone "America/NewYork" is not known'
+            'exchanges/environments/kalshi-dev.yaml:9:11: time zone "America/NewYork" is not known'
             ' (did you mean "America/New_York"?) [unknown-timezone]'
         ),
     ),
@@ -279,7 +279,7 @@ MISTAKES = [
         DEV,
         "fields: [api_key, private_key]",
         "fields: &f [api_key, private_key]\n    rotation_days: *f",
-        "exchanges/environments/kalshi-dev.yaml:5:13: anchors and aliases are not used here (write the value out) [alias]",
+        "exchanges/environments/kalshi-dev.yaml:6:13: anchors and aliases are not used here (write the value out) [alias]",
     ),
     (
         "wrong-url",
@@ -287,8 +287,88 @@ MISTAKES = [
         "feed: kalshi",
         "journal: {url: http://host:4222}\nfeed: kalshi",
         (
-            "exchanges/environments/kalshi-dev.yaml:8:16: journal.url must be embedded or begin with nats:// or tls://,"
+            "exchanges/environments/kalshi-dev.yaml:9:16: journal.url must be embedded or begin with nats:// or tls://,"
             ' found "http://host:4222" [wrong-url]'
+        ),
+    ),
+    (
+        "pause-that-ends-before-it-starts",
+        FEED,
+        'end: "05:00"',
+        'end: "02:00"',
+        (
+            "exchanges/feeds/kalshi.yaml:36:16: the pause ends at 02:00, which is not after its start 03:00"
+            " (a pause past midnight is two: one until 24:00, one from 00:00 of the next day) [bad-interval]"
+        ),
+    ),
+    (
+        "unquoted-time-of-day",
+        FEED,
+        'start: "03:00"',
+        "start: 03:00",
+        (
+            "exchanges/feeds/kalshi.yaml:35:18: versions[1].calendar.weekly_pauses[0].start is an unquoted time,"
+            ' which some YAML readers take for a number: 03:00 (write "03:00") [unquoted-time]'
+        ),
+    ),
+    (
+        "time-of-day-that-is-none",
+        FEED,
+        'start: "03:00"',
+        'start: "25:00"',
+        (
+            "exchanges/feeds/kalshi.yaml:35:18: versions[1].calendar.weekly_pauses[0].start must be a time of day"
+            ' "HH:MM", found "25:00" [wrong-form]'
+        ),
+    ),
+    (
+        "shards-that-overlap",
+        DEV,
+        "feed: kalshi",
+        "shards: {a: {tickers: [KXBTC*]}, b: {tickers: [KXBTC15M*], rest: true}}\nfeed: kalshi",
+        (
+            'exchanges/environments/kalshi-dev.yaml:9:48: "KXBTC15M*" of shard "b" overlaps "KXBTC*" of shard "a"'
+            " (a ticker belongs to one shard) [shard-overlap]"
+        ),
+    ),
+    (
+        "shards-that-leave-tickers-out",
+        DEV,
+        "feed: kalshi",
+        "shards: {a: {tickers: [KXBTC*]}, b: {tickers: [KXETH*]}}\nfeed: kalshi",
+        (
+            "exchanges/environments/kalshi-dev.yaml:9:9: no shard takes tickers that no selector names"
+            " (add rest: true to one shard) [shards-not-total]"
+        ),
+    ),
+    (
+        "schedule-that-ends-before-it-starts",
+        DEV,
+        "feed: kalshi",
+        'schedule: {start: "09:00", end: "08:00"}\nfeed: kalshi',
+        (
+            "exchanges/environments/kalshi-dev.yaml:9:33: schedule.end 08:00 is not after schedule.start 09:00"
+            " (a trading day is one calendar date: move the time zone instead) [bad-interval]"
+        ),
+    ),
+    (
+        "limit-below-what-is-kept",
+        DEV,
+        "feed: kalshi",
+        "limits: {disk_bytes: 1000}\nfeed: kalshi",
+        (
+            "exchanges/environments/kalshi-dev.yaml:9:22: limits.disk_bytes 1000 is less than tape.bytes_max 17179869184"
+            " (raise it, or lower tape.bytes_max) [limit-too-low]"
+        ),
+    ),
+    (
+        "unknown-pause-day",
+        FEED,
+        "day: thursday",
+        "day: thurday",
+        (
+            "exchanges/feeds/kalshi.yaml:34:16: versions[1].calendar.weekly_pauses[0].day must be one of friday, monday,"
+            ' saturday, sunday, thursday, tuesday, wednesday; found the text thurday (did you mean "thursday"?) [unknown-value]'
         ),
     ),
 ]
@@ -314,13 +394,13 @@ def test_lists_all_mistakes_of_all_files_at_once(exchanges: Path) -> None:
     with pytest.raises(InvalidRegistry) as caught:
         load_registry(exchanges, date=DATE)
     assert [(finding.file, finding.line, finding.rule) for finding in caught.value.findings] == [
-        ("exchanges/environments/kalshi-dev.yaml", 11, "missing-field"),
-        ("exchanges/environments/kalshi-dev.yaml", 11, "unknown-key"),
-        ("exchanges/environments/kalshi-dev.yaml", 15, "wrong-type"),
-        ("exchanges/feeds/kalshi.yaml", 4, "unknown-value"),
-        ("exchanges/schemas/market.yaml", 5, "wrong-type"),
+        ("exchanges/environments/kalshi-dev.yaml", 12, "missing-field"),
+        ("exchanges/environments/kalshi-dev.yaml", 12, "unknown-key"),
+        ("exchanges/environments/kalshi-dev.yaml", 16, "wrong-type"),
+        ("exchanges/feeds/kalshi.yaml", 5, "unknown-value"),
+        ("exchanges/schemas/market.yaml", 7, "wrong-type"),
     ]
-    assert str(caught.value).startswith("the registry has 5 mistakes:\n  exchanges/environments/kalshi-dev.yaml:11:3: ")
+    assert str(caught.value).startswith("the registry has 5 mistakes:\n  exchanges/environments/kalshi-dev.yaml:12:3: ")
 
 
 def test_password_in_a_url_is_refused_without_being_shown(exchanges: Path) -> None:
@@ -335,7 +415,7 @@ def test_schema_file_that_changed_is_named(exchanges: Path) -> None:
         file.write("# edited\n")
     findings = check_registry(exchanges, date=DATE)[1]
     assert [(finding.file, finding.line, finding.rule) for finding in findings] == [
-        ("exchanges/schemas/market.yaml", 8, "hash-mismatch")
+        ("exchanges/schemas/market.yaml", 10, "hash-mismatch")
     ]
 
 
@@ -408,7 +488,7 @@ def test_crlf_and_byte_order_mark_are_read(exchanges: Path) -> None:
     assert check_registry(exchanges, date=DATE)[1] == []
     path.write_bytes(path.read_bytes().replace(b"markets: 20", b"markets: x"))
     finding = check_registry(exchanges, date=DATE)[1][0]
-    assert (finding.line, finding.column) == (15, 14)
+    assert (finding.line, finding.column) == (16, 14)
 
 
 def test_unreadable_and_misnamed_files_and_missing_folders(exchanges: Path) -> None:

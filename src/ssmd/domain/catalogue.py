@@ -9,6 +9,7 @@ from ssmd.domain import (
     capture,
     client,
     dead_letter,
+    environment,
     feedback,
     key,
     listing,
@@ -20,6 +21,7 @@ from ssmd.domain.decider import Catalogue
 
 CATALOGUE = Catalogue(
     [
+        environment.DECIDER,
         trading_day.DECIDER,
         capture.DECIDER,
         listing.DECIDER,
@@ -50,6 +52,8 @@ RELEASED: Final = frozenset(
         "capture.subscribed.v1",
         "capture.tail-cut.v1",
         "dead-letter.recorded.v1",
+        "environment.applied.v1",
+        "environment.torn-down.v1",
         "projection.diverged.v1",
         "projection.rebuilt.v1",
         "projection.rolled-back.v1",

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from ssmd.registry.documents import Date, Name
+from ssmd.registry.documents import Date, Name, TimeOfDay
 from ssmd.registry.findings import Finding, Place, did_you_mean
 from ssmd.registry.yaml_nodes import place_of
 
@@ -52,8 +52,10 @@ def _pattern(annotated: Any) -> str:
 
 
 _PATTERN_OF_DATE: Final = _pattern(Date)
+_PATTERN_OF_TIME: Final = _pattern(TimeOfDay)
 _PATTERN_WORDS: Final = {
     _pattern(Name): "a name: 1 to 63 of a-z, 0-9 and -, no - at either end",
+    _PATTERN_OF_TIME: 'a time of day "HH:MM"',
     r"^[0-9a-f]{64}$": "a sha256: 64 lower-case hex digits",
     r"^(max|\d+(\.\d+)?x)$": "max, or a factor such as 1x or 2.5x",
 }
@@ -183,17 +185,24 @@ class _Converter:
         if kind.pattern == _PATTERN_OF_DATE:
             return self.date(path, node)
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
-        if not node.style and tag != "str" and not (tag == "value" or (kind.pattern and re.search(kind.pattern, node.value))):
+        is_time = ":" in node.value and (tag in {"int", "float"} or kind.pattern == _PATTERN_OF_TIME)
+        if not node.style and (is_time or (tag != "str" and not self._fits(kind, tag, node.value))):
             if tag == "null":
                 return self.expected(path, node, "text", 'write "" for none')
-            if tag in {"int", "float"} and ":" in node.value:
-                message = f"{_dotted(path)} is an unquoted time, which YAML reads as a number: {node.value}"
+            if is_time:
+                reader = "some YAML readers take for" if tag == "str" else "YAML reads as"
+                message = f"{_dotted(path)} is an unquoted time, which {reader} a number: {node.value}"
                 return self.refuse(node, "unquoted-time", message, f'write "{node.value}"')
             return self.expected(path, node, "text", f'write "{node.value}"')
         if kind.pattern and not re.search(kind.pattern, node.value):
             words = _PATTERN_WORDS.get(kind.pattern, f"text that matches {kind.pattern}")
             return self.refuse(node, "wrong-form", f'{_dotted(path)} must be {words}, found "{node.value}"')
         return node.value
+
+    @staticmethod
+    def _fits(kind: inspect.StrType, tag: str, text: str) -> bool:
+        """Whether text that YAML would read as something else can only be meant as text here."""
+        return tag == "value" or bool(kind.pattern and re.search(kind.pattern, text))
 
     def date(self, path: Path, node: yaml.ScalarNode) -> Any:
         if not _DATE_FORM.fullmatch(node.value):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+NAME_FORM: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+Name = Annotated[str, msgspec.Meta(pattern=NAME_FORM)]
 Date = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 Status = Literal["draft", "active", "deprecated"]
+TimeOfDay = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
+"""HH:MM, quoted in YAML; 24:00 is the end of the day."""
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+Kind = Literal["trade", "book", "snapshot", "quote", "status", "gap"]
+"""Kinds of records (`schemas.records`)."""
+Capability = Literal["trades", "book", "quotes", "status", "sequence-numbers", "snapshots", "history", "listing"]
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,8 +29,42 @@ class Endpoint(Document, frozen=True, kw_only=True):
     websocket: str
 
 
+class RateLimits(Document, frozen=True, kw_only=True):
+    """What the venue allows one account; 0 = it does not say. REST limits count requests, whatever a request costs."""
+
+    rest_reads_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    rest_writes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+    websocket_connections: Annotated[int, msgspec.Meta(ge=0)] = 0
+    websocket_subscriptions: Annotated[int, msgspec.Meta(ge=0)] = 0
+    websocket_commands_per_second: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class WeeklyPause(Document, frozen=True, kw_only=True):
+    """A time of every week when the venue does not trade: from `start` (inclusive) to `end` (exclusive) on `day`."""
+
+    day: Weekday
+    start: TimeOfDay
+    end: TimeOfDay
+    reason: str = ""
+
+
+class Calendar(Document, frozen=True, kw_only=True):
+    """When the venue trades: always, but for the pauses. Times are wall-clock times in `timezone`."""
+
+    timezone: str = "UTC"
+    weekly_pauses: tuple[WeeklyPause, ...] = ()
+
+
+class CaptureLocation(Document, frozen=True, kw_only=True):
+    """A place the feed is captured from, for people and for placing processes."""
+
+    name: Name
+    provider: str = ""
+    region: str = ""
+
+
 class FeedVersion(Document, frozen=True, kw_only=True):
-    """What holds for a feed from `effective_from` on (inclusive, UTC date) until the next version."""
+    """What holds for a feed from `effective_from` on (inclusive, UTC date) until `effective_to` (inclusive) or the next."""
 
     effective_from: Date
     effective_to: Date | None = None
@@ -32,6 +73,9 @@ class FeedVersion(Document, frozen=True, kw_only=True):
     endpoints: dict[str, Endpoint]
     auth: Literal["kalshi-signature", "none"] = "none"
     channels: tuple[str, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
+    rate_limits: RateLimits = RateLimits()
+    calendar: Calendar = Calendar()
 
 
 class FeedDocument(Document, frozen=True, kw_only=True):
@@ -41,11 +85,16 @@ class FeedDocument(Document, frozen=True, kw_only=True):
     display_name: str = ""
     type: Literal["prediction-market", "spot"]
     status: Status
+    capture_locations: tuple[CaptureLocation, ...] = ()
     versions: Annotated[tuple[FeedVersion, ...], msgspec.Meta(min_length=1)]
 
 
 class SchemaVersion(Document, frozen=True, kw_only=True):
-    """One version of a record definition. `sha256` is of the definition file's bytes."""
+    """One version of a record definition.
+
+    `sha256` is of the definition file with its lines ended by LF. `compatible_with`: older versions whose readers
+    understand data of this one, and whose data this one reads.
+    """
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     status: Status
@@ -56,11 +105,12 @@ class SchemaVersion(Document, frozen=True, kw_only=True):
 
 
 class SchemaDocument(Document, frozen=True, kw_only=True):
-    """exchanges/schemas/{name}.yaml"""
+    """exchanges/schemas/{name}.yaml: the definition of the records of `kinds`, all under the struct `root`."""
 
     name: Name
     format: Literal["capnp"]
     root: str
+    kinds: tuple[Kind, ...] = ()
     versions: Annotated[tuple[SchemaVersion, ...], msgspec.Meta(min_length=1)]
 
 
@@ -166,6 +216,39 @@ class GatewaySettings(Document, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8900
 
 
+class Schedule(Document, frozen=True, kw_only=True):
+    """When trading days are started and ended, in the environment's time zone. No `days`: by hand, or by `ssmd up`."""
+
+    days: tuple[Weekday, ...] = ()
+    start: TimeOfDay = "00:00"
+    end: TimeOfDay = "24:00"
+
+
+class Retention(Document, frozen=True, kw_only=True):
+    """For how many days archived segments are kept; 0 = for ever."""
+
+    raw_days: Annotated[int, msgspec.Meta(ge=0)] = 0
+    normalized_days: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Shard(Document, frozen=True, kw_only=True):
+    """A part of the tickers: those that equal a pattern of `tickers`, or begin so where it ends in `*`.
+
+    `rest`: all that no other shard takes.
+    """
+
+    tickers: tuple[str, ...] = ()
+    rest: bool = False
+
+
+class Limits(Document, frozen=True, kw_only=True):
+    """What one process of the environment may use, for deployments; 0 = no limit. `ssmd up` does not enforce them."""
+
+    cpu_millis: Annotated[int, msgspec.Meta(ge=0)] = 0
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    disk_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class EnvironmentDocument(Document, frozen=True, kw_only=True):
     """exchanges/environments/{name}.yaml"""
 
@@ -175,6 +258,7 @@ class EnvironmentDocument(Document, frozen=True, kw_only=True):
     feed: Name
     schema: str
     timezone: str = "UTC"
+    schedule: Schedule = Schedule()
     capture: Capture
     transport: Transport = Transport()
     journal: JournalSettings = JournalSettings()
@@ -183,3 +267,6 @@ class EnvironmentDocument(Document, frozen=True, kw_only=True):
     tape: TapeSettings = TapeSettings()
     archive: ArchiveSettings = ArchiveSettings()
     gateway: GatewaySettings = GatewaySettings()
+    retention: Retention = Retention()
+    shards: dict[str, Shard] = {}
+    limits: Limits = Limits()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zoneinfo
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -12,10 +11,13 @@ from typing import Final
 
 import msgspec
 
+from ssmd.registry.calendars import calendar_findings, schedule_findings, zone_findings
 from ssmd.registry.conversion import Path
 from ssmd.registry.documents import EnvironmentDocument, FeedDocument, FeedVersion, SchemaDocument
 from ssmd.registry.findings import Finding, did_you_mean
+from ssmd.registry.shards import limit_findings, shard_findings
 from ssmd.registry.sources import Source, Sources
+from ssmd.registry.tree import Tree
 
 KEY_REFERENCE: Final = re.compile(r"\$key:([a-z0-9-]+)(?:\.([a-z0-9_]+))?")
 """`$key:name` or `$key:name.field`; the value is looked up at run time only."""
@@ -27,6 +29,11 @@ _FIELDS_OF_KALSHI_KEY: Final = ("api_key", "private_key")
 def packaged_sha256() -> str:
     """sha256 of the definition this ssmd encodes with."""
     return hashlib.sha256(resources.files("ssmd.schemas").joinpath("market.capnp").read_bytes()).hexdigest()
+
+
+def definition_sha256(payload: bytes) -> str:
+    """sha256 of a definition with its lines ended by LF, as git stores it: a checkout may end them with CRLF."""
+    return hashlib.sha256(payload.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def version_in_force(feed: FeedDocument, date: str) -> FeedVersion | None:
@@ -51,8 +58,9 @@ def integrity_findings(sources: Sources, *, date: str) -> list[Finding]:
     findings: list[Finding] = []
     for feed in sources.feeds.values():
         findings.extend(_feed(feed))
+        findings.extend(calendar_findings(feed))
     for schema in sources.schemas.values():
-        findings.extend(_schema(schema))
+        findings.extend(_schema(schema, sources.tree))
     for environment in sources.environments.values():
         findings.extend(_feed_reference(environment, sources, date))
         findings.extend(_schema_reference(environment, sources))
@@ -60,11 +68,18 @@ def integrity_findings(sources: Sources, *, date: str) -> list[Finding]:
         findings.extend(_key_references(environment))
         findings.extend(_capture_key(environment))
         findings.extend(_backends(environment))
-        findings.extend(_zone(environment))
+        findings.extend(zone_findings(environment, ("timezone",), environment.document.timezone))
+        findings.extend(schedule_findings(environment))
+        findings.extend(shard_findings(environment))
+        findings.extend(limit_findings(environment))
     return findings
 
 
 def _feed(source: Source[FeedDocument]) -> Iterator[Finding]:
+    locations = [location.name for location in source.document.capture_locations]
+    for index, name in enumerate(locations):
+        if name in locations[:index]:
+            yield source.finding(("capture_locations", index, "name"), "duplicate-name", f'location "{name}" stands twice')
     previous: FeedVersion | None = None
     for index, version in enumerate(source.document.versions):
         at: Path = ("versions", index)
@@ -84,7 +99,7 @@ def _feed(source: Source[FeedDocument]) -> Iterator[Finding]:
         previous = version
 
 
-def _schema(source: Source[SchemaDocument]) -> Iterator[Finding]:
+def _schema(source: Source[SchemaDocument], tree: Tree) -> Iterator[Finding]:
     numbers: set[int] = set()
     for index, version in enumerate(source.document.versions):
         at: Path = ("versions", index)
@@ -95,12 +110,12 @@ def _schema(source: Source[SchemaDocument]) -> Iterator[Finding]:
                 message = f"compatible_with names version {older}, which does not stand above"
                 yield source.finding((*at, "compatible_with", place), "unknown-version", message)
         numbers.add(version.version)
-        path = source.path.parent / version.definition
-        if "/" in version.definition or not path.is_file():
-            message = f'definition "{version.definition}" is not a file beside {source.path.name}'
+        payload = None if "/" in version.definition else tree.files.get(f"schemas/{version.definition}")
+        if payload is None:
+            message = f'definition "{version.definition}" is not a file beside {source.document.name}.yaml'
             yield source.finding((*at, "definition"), "missing-definition", message)
             continue
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = definition_sha256(payload)
         if found != version.sha256:
             message = f"sha256 is not that of {version.definition}, which is {found}"
             mend = "a released definition must not change: restore it, or add a version"
@@ -244,17 +259,3 @@ def _backends(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
             yield source.finding((section, "url"), "wrong-url", message)
     if document.storage.backend == "s3" and not document.storage.bucket:
         yield source.finding(("storage",), "missing-field", 'storage lacks the field "bucket", which s3 needs', "add bucket:")
-
-
-def _zone(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
-    name = source.document.timezone
-    if name == "UTC":
-        return
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        known = zoneinfo.available_timezones()
-        mend = did_you_mean(name, known) or "for example America/New_York"
-        if not known:
-            mend = "this machine has no time zones: apt-get install tzdata, or write UTC"
-        yield source.finding(("timezone",), "unknown-timezone", f'time zone "{name}" is not known', mend)

@@ -10,6 +10,7 @@ from ssmd.registry.documents import EnvironmentDocument, FeedDocument, SchemaDoc
 from ssmd.registry.findings import Finding, InvalidRegistry
 from ssmd.registry.integrity import integrity_findings
 from ssmd.registry.sources import read_sources
+from ssmd.registry.tree import Tree, read_tree
 
 
 class Registry(NamedTuple):
@@ -43,10 +44,15 @@ def check_registry(root: Path, *, date: str = "") -> tuple[Registry, list[Findin
     Raises:
         Misconfigured: there is no registry.
     """
-    sources, findings = read_sources(root)
+    return check_tree(read_tree(root), date=date)
+
+
+def check_tree(tree: Tree, *, date: str = "") -> tuple[Registry, list[Finding]]:
+    """As `check_registry`, for files that need not be on disk."""
+    sources, findings = read_sources(tree)
     findings += integrity_findings(sources, date=date)
     registry = Registry(
-        root,
+        tree.root,
         {name: source.document for name, source in sources.feeds.items()},
         {name: source.document for name, source in sources.schemas.items()},
         {name: source.document for name, source in sources.environments.items()},

@@ -239,3 +239,25 @@ async def status(connections: Connections, definitions: Sequence[StreamDefinitio
             )
         )
     return result
+
+
+async def remove(connections: Connections, definitions: Sequence[StreamDefinition]) -> list[str]:
+    """Delete the streams with all they hold, but never a journal; names of those that were there.
+
+    Raises:
+        Misconfigured: a server refuses.
+        Unavailable: a server did not answer.
+    """
+    removed: list[str] = []
+    for definition in definitions:
+        if definition.role == "journal":
+            continue
+        connection = connections[definition.endpoint]
+        try:
+            await connection.api(f"STREAM.DELETE.{definition.name}", timeout_s=API_TIMEOUT_S)
+        except ApiRefused as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                continue
+            raise Misconfigured(f"stream {definition.name} at {connection.url} cannot be deleted: {error.message}") from error
+        removed.append(definition.name)
+    return removed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ssmd.keys.secret import Secret
 from ssmd.keys.source import resolve_key
 from ssmd.registry.documents import Endpoint, EnvironmentDocument, FeedDocument, FeedVersion, SchemaVersion
 from ssmd.registry.findings import did_you_mean
+from ssmd.registry.git import Git
 from ssmd.registry.integrity import KEY_REFERENCE, split_schema, version_in_force
 from ssmd.registry.loader import load_registry
 from ssmd.services.run_file import RunFile, live_run
@@ -22,7 +22,6 @@ from ssmd.settings import Workspace
 EMBEDDED: Final = "embedded"
 SIMULATOR: Final = "simulator"
 CURRENT_FILE: Final = "current-env"
-GIT_TIMEOUT_S: Final = 10.0
 
 Server = Literal["journal", "transport", "cache"]
 
@@ -240,11 +239,7 @@ def store_current(workspace: Workspace, name: str) -> None:
 
 def registry_commit(workspace: Workspace) -> str:
     """Git commit that last changed the registry, "" when it is not under git (or git is not installed)."""
-    command = ["git", "-C", str(workspace.root), "log", "-1", "--format=%H", "--", workspace.registry.name]
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return Git(workspace.root, workspace.registry.name).last_change()
+    except (Misconfigured, Unavailable):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
