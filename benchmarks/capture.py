@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ssmd.application.handler import Application
 from ssmd.clock import SystemClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.identifiers import system_random
+from ssmd.schemas.blocks import EntryKind, decode_block
 from ssmd.services.connector.kalshi_venue import KalshiAccess
 from ssmd.services.connector.service import ConnectorService, ConnectorSettings
 from ssmd.services.embedded_servers import start_nats
@@ -44,8 +46,8 @@ ENV = "bench"
 WINDOW = 4096
 
 
-def write_zipf_capture(path: Path, frames: int, tickers: int = 2000, seed: int = 1) -> int:
-    """One connection: snapshots of all tickers, then deltas whose tickers follow Zipf's law."""
+def write_zipf_capture(path: Path, frames: int, tickers: int = 2000, seed: int = 1, spacing_ns: int = 20_000) -> int:
+    """One connection: snapshots of all tickers, then deltas, `spacing_ns` apart, whose tickers follow Zipf's law."""
     rng = random.Random(seed)
     names = [f"KXZIPF-26NOV22-T{index}.5" for index in range(tickers)]
     weights = [1 / (index + 1) for index in range(tickers)]
@@ -66,14 +68,14 @@ def write_zipf_capture(path: Path, frames: int, tickers: int = 2000, seed: int =
         )
     with path.open("w") as file:
         for line in lines:
-            ts += 20_000
+            ts += spacing_ns
             file.write(f'{{"ts_recv_ns":{ts},"conn":"1","frame":{line}}}\n')
     return len(lines)
 
 
-async def serve_capture(path: str) -> None:
+async def serve_capture(path: str, speed: str) -> None:
     """Child: the simulator; tells its address on stdout, ends with its input."""
-    config = SimulatorConfig(capture=path, speed="max", require_auth=False, start_paused=False)
+    config = SimulatorConfig(capture=path, speed=speed, require_auth=False)
     simulator = Simulator(config, SystemClock())
     await simulator.start()
     serving = asyncio.create_task(simulator.run())
@@ -85,7 +87,29 @@ async def serve_capture(path: str) -> None:
     await serving
 
 
-async def connect(nats_url: str, rest_url: str, websocket_url: str, frames: int, tape: str) -> None:
+def rss_mb() -> float:
+    """Resident memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def watch_acks(connector: ConnectorService) -> list[int]:
+    """Nanoseconds from receive to acknowledgement, one for each frame, as the connector runs."""
+    publisher = connector._publisher  # noqa: SLF001 - the acknowledgement itself is what is timed
+    drop_first, latencies = publisher._drop_first, []  # noqa: SLF001 - as above
+
+    def noted() -> None:
+        now_ns = SystemClock().now_ns()
+        block = decode_block(publisher._sent[0].unit.raw.payload)  # noqa: SLF001 - as above
+        latencies.extend(now_ns - entry.ts_recv_ns for entry in block.entries if entry.kind == EntryKind.IN)
+        drop_first()
+
+    publisher._drop_first = noted  # type: ignore[method-assign]  # noqa: SLF001 - as above
+    return latencies
+
+
+async def connect(
+    nats_url: str, rest_url: str, websocket_url: str, frames: int, tape: str, *, with_latency: bool = False
+) -> None:
     """Child: one connector; prints frames/s from the first frame to the last acknowledgement, and CPU seconds."""
     clock = SystemClock()
     transport = NatsTransport(nats_url, ENV, system_random)
@@ -111,16 +135,24 @@ async def connect(nats_url: str, rest_url: str, websocket_url: str, frames: int,
         system_random,
         ConnectorSettings(backoff_first_s=0.01),
     )
+    latencies = watch_acks(connector) if with_latency else []
     task = asyncio.create_task(connector.run())
     while not int(connector.health().stats["frames"]):  # noqa: ASYNC110 - as above
         await asyncio.sleep(0.001)
     began, cpu = time.perf_counter(), time.process_time()
+    held_mb: list[float] = []
     while True:
         stats = connector.health().stats
         if int(stats["frames"]) >= frames and not stats["unacked"]:
             break
-        await asyncio.sleep(0.002)
-    print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}), flush=True)
+        held_mb.append(rss_mb())
+        await asyncio.sleep(0.005)
+    figures = {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+    figures["rss_mb"] = statistics.median(held_mb[len(held_mb) // 2 :] or [rss_mb()])
+    if latencies:
+        latencies.sort()
+        figures |= {"p50_ms": latencies[len(latencies) // 2] / 1e6, "p99_ms": latencies[len(latencies) * 99 // 100] / 1e6}
+    print(json.dumps(figures), flush=True)
     await connector.stop()
     await task
 
@@ -166,7 +198,9 @@ def result_of(process: subprocess.Popen[str]) -> dict[str, float]:
     return figures
 
 
-async def one_round(capture: Path, frames: int) -> tuple[dict[str, float], dict[str, float]]:
+async def one_round(
+    capture: Path, frames: int, *, speed: str = "max", with_bare: bool = True
+) -> tuple[dict[str, float], dict[str, float]]:
     """Figures of the connector and of the bare client, one after the other on a fresh server."""
     with tempfile.TemporaryDirectory() as directory:
         server = await start_nats(Path(directory) / "nats", sync_always=False)
@@ -174,13 +208,14 @@ async def one_round(capture: Path, frames: int) -> tuple[dict[str, float], dict[
         wanted = [one for one in topology.desired(ENV, max_age_s=3600, max_bytes=4 << 30) if one.endpoint == "transport"]
         await topology.apply({"transport": connection}, wanted)
         await connection.close()
-        simulator = child("simulator", capture, stdin=subprocess.PIPE)
+        simulator = child("simulator", capture, speed, stdin=subprocess.PIPE)
         assert simulator.stdout is not None
         rest_url, websocket_url = json.loads(simulator.stdout.readline())
         tape = Path(directory) / "tape"
-        connector = await asyncio.to_thread(result_of, child("connector", server.url, rest_url, websocket_url, frames, tape))
+        kind = "connector" if speed == "max" else "latency"
+        connector = await asyncio.to_thread(result_of, child(kind, server.url, rest_url, websocket_url, frames, tape))
         simulator.communicate("")
-        bare = await asyncio.to_thread(result_of, child("bare", server.url, frames, 250))
+        bare = await asyncio.to_thread(result_of, child("bare", server.url, frames, 250)) if with_bare else {}
         await server.stop()
     return connector, bare
 
@@ -194,6 +229,28 @@ async def measure(name: str, capture: Path, frames: int, rounds: int) -> None:
         print(f"{ratio:5.2f}  {name:<22} frames per {unit} second {ours:>9,.0f}   bare client's messages {bare:>9,.0f}")
 
 
+async def measure_latency(directory: Path, seconds: int) -> None:
+    path = directory / "paced.jsonl"
+    frames = write_zipf_capture(path, 5000 * seconds, tickers=200, spacing_ns=200_000)
+    connector, _ = await one_round(path, frames, speed="1x", with_bare=False)
+    print(
+        f"       receive to acknowledged at 5,000 frames/s, {seconds} s: p50 {connector['p50_ms']:.1f} ms, "
+        f"p99 {connector['p99_ms']:.1f} ms (wanted: p99 <= 25)"
+    )
+
+
+async def measure_memory(directory: Path, frames: int) -> None:
+    figures = []
+    for times in (1, 10):
+        path = directory / f"memory-{times}.jsonl"
+        connector, _ = await one_round(path, write_zipf_capture(path, frames * times), with_bare=False)
+        figures.append(connector["rss_mb"])
+        path.unlink()
+    print(
+        f"{figures[1] / figures[0]:5.2f}  median RSS in the second half of a run 10 times as long: {figures[1]:.0f} MB against {figures[0]:.0f} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=100_000, help="of the seeded inputs")
@@ -204,9 +261,9 @@ def main() -> None:
         configure_logging("bench", SystemClock(), sys.stderr, level="error")
         kind, *rest = options.child
         if kind == "simulator":
-            uvloop.run(serve_capture(rest[0]))
-        elif kind == "connector":
-            uvloop.run(connect(rest[0], rest[1], rest[2], int(rest[3]), rest[4]))
+            uvloop.run(serve_capture(rest[0], rest[1]))
+        elif kind in ("connector", "latency"):
+            uvloop.run(connect(rest[0], rest[1], rest[2], int(rest[3]), rest[4], with_latency=kind == "latency"))
         else:
             uvloop.run(publish_bare(rest[0], int(rest[1]), int(rest[2])))
         return
@@ -219,6 +276,9 @@ def main() -> None:
         asyncio.run(measure("genuine" if GENUINE.exists() else "seeded", capture, frames, options.rounds))
         zipf = Path(directory) / "zipf.jsonl"
         asyncio.run(measure("2,000 Zipf tickers", zipf, write_zipf_capture(zipf, options.frames), options.rounds))
+        zipf.unlink()
+        asyncio.run(measure_latency(Path(directory), 10))
+        asyncio.run(measure_memory(Path(directory), options.frames // 2))
 
 
 if __name__ == "__main__":
