@@ -64,8 +64,12 @@ def test_the_commands_are_those_that_are_documented() -> None:
         f"ssmd {name}"
         for name in (
             "archiver run",
+            "tape republish",
+            "tape show",
+            "tape verify",
             "commit",
             "config history",
+            "chaos run",
             "connector run",
             "data connections",
             "data gaps",

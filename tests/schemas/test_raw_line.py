@@ -79,7 +79,7 @@ def test_a_line_does_not_depend_on_how_entries_are_blocked(written: list[tuple[i
 def test_an_ordinary_session_with_newlines() -> None:
     assert encode(LineEncoder("main"), 7, [b'{"a":1}\n', b'{"a": 1.50,"a":2}\n']) == [
         b'{"ts_recv_ns":11,"conn":"main","session":7,"n":1,"newline":true,"frame":{"a":1}}\n',
-        b'{"ts_recv_ns":12,"conn":"main","session":7,"n":2,"frame":{"a": 1.50,"a":2}}\n',
+        b'{"ts_recv_ns":12,"conn":"main","session":7,"n":2,"newline":true,"frame":{"a": 1.50,"a":2}}\n',
     ]
 
 
@@ -98,7 +98,7 @@ def test_directions_are_told_and_do_not_decide_about_newlines() -> None:
         b'{"ts_recv_ns":6,"conn":"main","session":7,"n":2,"dir":"out","frame":{"id":1}}',
         b'{"ts_recv_ns":7,"conn":"main","session":7,"n":3,"newline":true,"frame":{}}',
         b'{"ts_recv_ns":8,"conn":"main","session":7,"n":4,"dir":"out","text":"{}\\n"}',
-        b'{"ts_recv_ns":9,"conn":"main","session":7,"n":5,"text":"{}"}',
+        b'{"ts_recv_ns":9,"conn":"main","session":7,"n":5,"frame":{}}',
     ]
     assert [line.entry for line in read_lines(lines)] == entries
     assert encoder.newline(7)

@@ -36,6 +36,7 @@ COMMANDS: Final = (
     LazyCommand("streams", "ssmd.cli.streams", "Create, compare and show the NATS streams."),
     LazyCommand("tape", "ssmd.cli.tape", "Show, verify and republish the connector's log."),
     LazyCommand("simulate", "ssmd.cli.simulate", "Run a venue of your own on loopback."),
+    LazyCommand("chaos", "ssmd.cli.chaos", "Kill processes on purpose, and prove that nothing is lost."),
     LazyCommand("connector", "ssmd.cli.connector", "Run the connector process alone."),
     LazyCommand("archiver", "ssmd.cli.archiver", "Run one archiver process alone."),
     LazyCommand("projector", "ssmd.cli.projector", "Run the projector process alone."),

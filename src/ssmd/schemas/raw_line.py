@@ -5,9 +5,9 @@
 `frame` is the payload verbatim when it is exactly one JSON value in UTF-8 on one line, nested at most `DEPTH_MAX` deep
 and without white space around it; `text` is any other UTF-8 payload, `b64` any other.
 
-Kalshi ends each text frame with a newline. Where the first frame received on a session in a segment does so, its line
-carries `"newline":true`, and every `frame` received on that session in that segment means the JSON and one newline.
-(A frame there without the newline goes as `text`.) So a segment is read without any other.
+Kalshi ends each text frame with a newline: a line with `"newline":true` means the JSON and one newline. Each line says so
+for itself: any part of the archive is read without the rest, and the bytes of the whole do not depend on where segments
+were cut.
 
 A capture is the same without `session` and `n`: the connections are numbered 1, 2, ... as they come, and their lines too.
 """
@@ -65,8 +65,10 @@ class LineEncoder:
     ) -> bytes:
         """As `encode`, of entries in columns (`blocks.Columns`)."""
         where = b',"conn":%b,"session":%d,"n":' % (self._conn, session)
-        if session in self._newline and kinds.count(_IN) == len(kinds) and all(payloads):
-            fast = self._encode_frames(where, self._newline[session], numbers, times, payloads)
+        if kinds.count(_IN) == len(kinds) and all(payloads):
+            ends = payloads[0][-1] == _NEWLINE
+            self._newline.setdefault(session, ends)
+            fast = self._encode_frames(where, ends, numbers, times, payloads)
             if fast is not None:
                 return fast
         entries = zip(kinds, numbers, times, payloads, strict=True)
@@ -78,7 +80,7 @@ class LineEncoder:
         """The lines when all entries are ordinary frames, checked together; None when one is anything else.
 
         Args:
-            ends: frames of this session end in a newline each.
+            ends: the first frame ends in a newline.
         """
         count = len(payloads)
         if ends and [payload[-1] for payload in payloads] != [_NEWLINE] * count:
@@ -99,24 +101,25 @@ class LineEncoder:
             return None
         parts: list[object] = [b""] * (count * 3)
         parts[0::3], parts[1::3], parts[2::3] = times, numbers, values
-        line = b'{"ts_recv_ns":%%d%b%%d,"frame":%%b}\n' % where.replace(b"%", b"%%")
+        flag = b',"newline":true' if ends else b""
+        line = b'{"ts_recv_ns":%%d%b%%d%b,"frame":%%b}\n' % (where.replace(b"%", b"%%"), flag)
         return line * count % tuple(parts)  # one format for the whole block: three times as fast as one a line
 
     def _encode_entry(self, where: bytes, session: int, entry: Entry) -> bytes:
         kind, n, ts_recv_ns, payload = entry
-        flag, body = _DIRECTION[EntryKind(kind)], payload
+        flag = _DIRECTION[EntryKind(kind)]
         if kind == EntryKind.IN:
-            if session not in self._newline:
-                self._newline[session] = payload.endswith(b"\n") and not payload.endswith(b"\n\n")
-                flag = b',"newline":true' if self._newline[session] else b""
-            if self._newline[session]:
-                body = payload[:-1] if payload.endswith(b"\n") else b""  # b"" is no JSON: goes as text
-        return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, _content(payload, body))
+            ends = payload.endswith(b"\n")
+            self._newline.setdefault(session, ends)
+            if ends and _is_frame(payload[:-1]):
+                flag, body = b',"newline":true', b'"frame":%b' % payload[:-1]
+                return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, body)
+        return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, _content(payload))
 
 
-def _content(payload: bytes, body: bytes) -> bytes:
-    if _is_frame(body):
-        return b'"frame":%b' % body
+def _content(payload: bytes) -> bytes:
+    if _is_frame(payload):
+        return b'"frame":%b' % payload
     try:
         return b'"text":%b' % msgspec.json.encode(payload.decode())
     except UnicodeDecodeError:
@@ -173,7 +176,6 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[RawLine]:
     Raises:
         Malformed: with the number (from 1) of the line that is none. Entries before it have been given.
     """
-    newline: dict[tuple[str, int], bool] = {}
     sessions: dict[str, int] = {}
     counts: dict[tuple[str, int], int] = {}
     for number, text in enumerate(lines, 1):
@@ -189,16 +191,15 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[RawLine]:
         if n is None:
             n = counts[place] = counts.get(place, 0) + 1
         kind = _KIND[line.dir]
-        ends = kind is EntryKind.IN and newline.setdefault(place, line.newline)
-        yield RawLine(line.conn, session, Entry(kind, n, line.ts_recv_ns, _payload(line, number, ends)))
+        yield RawLine(line.conn, session, Entry(kind, n, line.ts_recv_ns, _payload(line, number)))
 
 
-def _payload(line: _Line, number: int, ends: bool) -> bytes:
+def _payload(line: _Line, number: int) -> bytes:
     frame, text, b64 = line.frame, line.text, line.b64
     if (frame is not msgspec.UNSET) + (text is not None) + (b64 is not None) != 1:
         raise Malformed(f"line {number} needs exactly one of frame, text and b64")
     if frame is not msgspec.UNSET:
-        return bytes(frame) + b"\n" if ends else bytes(frame)
+        return bytes(frame) + b"\n" if line.newline else bytes(frame)
     if text is not None:
         return text.encode()
     try:

@@ -101,6 +101,11 @@ class ControlClient:
         """Connect. Raises Unavailable."""
         return cls(await Connection.open(url, name=f"ssmd {env} control client", timeout_s=TIMEOUT_S), env)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be asked; a client whose connection is lost is of no more use."""
+        return self._connection.is_open
+
     async def request(self, component: str, instance: str, verb: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """A component's answer.
 

@@ -14,7 +14,7 @@ from ssmd.errors import Misconfigured, SsmdError, Unavailable
 from ssmd.services.embedded_servers import PreparedServer, prepare_cache, prepare_nats, usable_port
 from ssmd.services.first_failure import first_failure
 from ssmd.services.run_file import Endpoints, RunFile, RunLock
-from ssmd.services.supervisor import ChildEvent, ChildSpec, Supervisor, spec_of
+from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, spec_of
 from ssmd.streams import topology
 from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient
@@ -35,9 +35,20 @@ class LocalSystem:
 
     Args:
         say: told each step in a line for people.
+        policy: how children that end are started again.
+        child_variables: environment variables for the components, on top of this process's own.
     """
 
-    def __init__(self, environment: ResolvedEnvironment, variables: Mapping[str, str], clock: Clock, say: Say) -> None:
+    def __init__(
+        self,
+        environment: ResolvedEnvironment,
+        variables: Mapping[str, str],
+        clock: Clock,
+        say: Say,
+        *,
+        policy: RestartPolicy | None = None,
+        child_variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.environment = environment
         self.variables = variables
         self._clock = clock
@@ -48,7 +59,9 @@ class LocalSystem:
         self._started_ns = 0
         self._is_stopping = False
         self._control: ControlClient | None = None
-        self.supervisor = Supervisor(self._on_event)
+        self._opening_control = asyncio.Lock()
+        self._child_variables = {} if child_variables is None else dict(child_variables)
+        self.supervisor = Supervisor(self._on_event, policy=policy)
 
     async def __aenter__(self) -> Self:
         try:
@@ -149,7 +162,9 @@ class LocalSystem:
             return True
 
         argv = (sys.executable, "-m", "ssmd.wiring.process", kind, environment.name, str(environment.workspace.root))
-        await self.supervisor.start(ChildSpec(kind, argv, log_path, ready=ready, ready_within_s=STARTED_WITHIN_S))
+        await self.supervisor.start(
+            ChildSpec(kind, argv, log_path, env=self._child_variables, ready=ready, ready_within_s=STARTED_WITHIN_S)
+        )
 
     def _publish(self) -> None:
         if self._lock is None:
@@ -176,11 +191,12 @@ class LocalSystem:
     # Asking
 
     async def _client(self) -> ControlClient:
-        if self._control is None:
-            url = self.environment.server_url("transport", self.variables)
-            self._control = await ControlClient.open(url, self.environment.name)
-            self._stack.push_async_callback(self._control.close)
-        return self._control
+        async with self._opening_control:
+            if self._control is None or not self._control.is_open:
+                url = self.environment.server_url("transport", self.variables)
+                self._control = await ControlClient.open(url, self.environment.name)
+                self._stack.push_async_callback(self._control.close)
+            return self._control
 
     async def health(self, kind: str) -> dict[str, Any]:
         """A component's own word on itself.

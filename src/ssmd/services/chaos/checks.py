@@ -16,7 +16,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.envelope import AggregateId
 from ssmd.exchanges.adapter import Mapper
 from ssmd.services.chaos.plan import Strike
-from ssmd.services.chaos.reference import Content
+from ssmd.services.chaos.reference import Content, segment_keys
 from ssmd.services.connector.fact_journal import facts_on_tape
 from ssmd.streams.journal import Journal, PoisonEvent
 from ssmd.streams.tape_summary import TapeSummary
@@ -83,7 +83,7 @@ async def check_seals(journal: Journal, storage: Storage) -> Check:
             if isinstance(event, archive.SegmentSealed):
                 twice += [file.key for file in event.files if file.key in sealed]
                 sealed.update({file.key: file.sha256 for file in event.files})
-    stored = {key async for key in storage.list() if not key.endswith("/manifest.json")}
+    stored = {key async for key in segment_keys(storage)}
     wrong = [f"{key} is sealed twice" for key in twice]
     wrong += [f"{key} is stored and not sealed" for key in sorted(stored - sealed.keys())]
     wrong += [f"{key} is sealed and not stored" for key in sorted(sealed.keys() - stored)]

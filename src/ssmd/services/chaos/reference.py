@@ -104,7 +104,7 @@ async def _run(archiver: RawArchiver | NormalizedArchiver) -> None:
 
 async def contents(storage: Storage) -> list[Content]:
     """What the storage's segments hold, by kind and day; of several mapper versions the newest."""
-    segments = [parse_segment(key) async for key in _segments(storage)]
+    segments = [parse_segment(key) async for key in segment_keys(storage)]
     newest: dict[_Shelf, int] = {}
     for segment in segments:
         shelf = _Shelf(segment.shelf.kind or "raw", segment.shelf.date)
@@ -122,7 +122,8 @@ async def contents(storage: Storage) -> list[Content]:
     return [Content(*shelf, sizes.get(shelf, 0), state.hexdigest()) for shelf, state in sorted(hashes.items())]
 
 
-async def _segments(storage: Storage) -> AsyncIterator[str]:
+async def segment_keys(storage: Storage) -> AsyncIterator[str]:
+    """Keys of all segments, of both types."""
     data_types: tuple[DataType, ...] = ("raw", "normalized")
     for data_type in data_types:
         async for key in storage.list(f"{data_type}/"):
