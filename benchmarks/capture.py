@@ -246,9 +246,8 @@ async def measure_memory(directory: Path, frames: int) -> None:
         connector, _ = await one_round(path, write_zipf_capture(path, frames * times), with_bare=False)
         figures.append(connector["rss_mb"])
         path.unlink()
-    print(
-        f"{figures[1] / figures[0]:5.2f}  median RSS in the second half of a run 10 times as long: {figures[1]:.0f} MB against {figures[0]:.0f} MB"
-    )
+    short, long = figures
+    print(f"{long / short:5.2f}  median RSS in the second half of a run 10 times as long: {long:.0f} MB against {short:.0f} MB")
 
 
 def main() -> None:
