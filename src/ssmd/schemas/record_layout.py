@@ -29,6 +29,8 @@ RECORD_WORDS: Final = 11
 
 TRADE, BOOK, SNAPSHOT, QUOTE, STATUS, GAP = range(6)
 """The union's members."""
+MEMBERS: Final = {"trade": TRADE, "book": BOOK, "snapshot": SNAPSHOT, "quote": QUOTE, "status": STATUS, "gap": GAP}
+"""By kind of record."""
 
 WORDS: Final = {TRADE: (3, 1), BOOK: (3, 0), SNAPSHOT: (1, 2), QUOTE: (8, 0), STATUS: (3, 4), GAP: (4, 5)}
 """The union's structs: words of data, pointers."""
