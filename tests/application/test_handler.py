@@ -33,7 +33,7 @@ class CountingJournal(MemoryJournal):
         self.conflicts = 0
         self.lost_answers = 0
 
-    async def load(self, aggregate: AggregateId, *, after_version: int = 0) -> list[RecordedEvent]:
+    async def load(self, aggregate: AggregateId, *, after_version: int = 0, after_position: int = 0) -> list[RecordedEvent]:
         self.loads += 1
         return await super().load(aggregate, after_version=after_version)
 
