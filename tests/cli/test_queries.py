@@ -118,7 +118,7 @@ def test_every_question_is_answered_while_the_environment_is_off(ssmd: Ssmd, sto
         "start requested  2026-05-14 12:00:00.000 by cli:anna: test",
     ]
     history = ssmd("day", "history", "--date", DATE)
-    assert history.out.splitlines()[0].split() == ["TIME", "(UTC)", "WHO", "SUBJECT", "WHAT"]
+    assert history.out.splitlines()[0].split() == ["TIME", "(UTC)", "WHO", "SUBJECT", "WHAT", "WHY"]
     assert len(history.out.splitlines()) == 9
     session = ssmd("data", "connections").out.splitlines()[1]
     assert "closed-by-venue" in session
@@ -149,6 +149,41 @@ def test_events_are_shown_as_they_were_written(ssmd: Ssmd, stopped: Path) -> Non
     assert json.loads(ssmd("journal", "show", "--after", "8", "-o", "json").out) == []
     beyond = ssmd("journal", "show", "--after", "99")
     assert beyond == (1, "", f"error: the journal {ENV}-journal ends at position 8, before position 99\n")
+
+
+def test_the_past_is_shown_as_it_was_known(ssmd: Ssmd, stopped: Path) -> None:
+    del stopped
+    statuses = {
+        moment: json.loads(ssmd("day", "status", "--date", DATE, "--as-of", moment, "-o", "json").out)["status"]
+        for moment in ("0", "1", "2", "2026-05-13", "2026-05-14T12:00:00Z", "2026-05-14T14:00+02:00")
+    }
+    assert statuses == {
+        "0": "pending",
+        "1": "starting",
+        "2": "active",
+        "2026-05-13": "pending",
+        "2026-05-14T12:00:00Z": "active",
+        "2026-05-14T14:00+02:00": "active",
+    }
+    assert json.loads(ssmd("data", "gaps", "--as-of", "4", "-o", "json").out)[0]["end_ns"] is None
+    assert json.loads(ssmd("data", "inventory", "--as-of", "7", "-o", "json").out)[0]["segments"] == 0
+    assert ssmd("day", "list", "--as-of", "99").err == "error: the journal ends at position 8, there is no 99 yet\n"
+    wrong = ssmd("data", "connections", "--as-of", "yesterday")
+    assert (wrong.status, "'yesterday' is neither a journal position nor a time" in wrong.err) == (2, True)
+
+
+def test_a_day_is_shown_with_who_when_and_why(ssmd: Ssmd, stopped: Path) -> None:
+    del stopped
+    shown = json.loads(ssmd("day", "show", "--date", DATE, "-o", "json").out)
+    assert shown["day"]["status"] == "active"
+    lines = [one["line"] for one in shown["lines"]]
+    assert [(line["position"], line["actor"], line["what"]) for line in lines] == [
+        (1, "cli:anna", "start requested (test)"),
+        (2, "cli:anna", "active: the day takes data"),
+    ]
+    assert all(line["correlation_id"] and line["event_id"] for line in lines)
+    assert shown["lines"][0]["request"] == f"trading-day/{DATE}: start requested (test)"
+    assert "start requested (test)" in ssmd("day", "show", "--date", DATE).out
 
 
 def test_two_questions_at_once_wait_for_each_other(workspace: Path, stopped: Path) -> None:

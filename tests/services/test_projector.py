@@ -229,7 +229,7 @@ async def test_of_two_projectors_one_stands_by_and_takes_over(writer: Writer, ca
     tasks = {one: asyncio.create_task(one.run()) for one in (first, second)}
     try:
         # Events come until one of them has met the other's commit.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (first.health().stats["standing_by"] or second.health().stats["standing_by"]):
                 writer.day(trading_day.Activated())
                 await asyncio.sleep(0.002)

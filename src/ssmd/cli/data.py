@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ssmd.cli.as_of import AsOfOption, as_of_given
 from ssmd.cli.completion import complete_feed
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
@@ -28,12 +29,26 @@ FeedOption = Annotated[
 DateOption = Annotated[str, typer.Option("--date", metavar="DATE", help="UTC date YYYY-MM-DD.", callback=checked_date)]
 
 
-def ask(invocation: Invocation, environment: ResolvedEnvironment, question: Callable[[Views], Awaitable[Answer]]) -> Answer:
-    """The answer to a question on the views; what one should know about it goes to stderr."""
-    from ssmd.wiring.backends import reading_views  # noqa: PLC0415 - keeps --help quick
+def ask(
+    invocation: Invocation,
+    environment: ResolvedEnvironment,
+    question: Callable[[Views], Awaitable[Answer]],
+    *projections: str,
+    as_of: str = "",
+) -> Answer:
+    """The answer to a question on the named projections; what one should know about it goes to stderr.
+
+    Args:
+        as_of: as given on the command line, "" = now.
+    """
+    from ssmd.projections.views import QUERIED  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.views import asking_views  # noqa: PLC0415 - as above
+
+    moment = as_of_given(as_of)
+    needed = [one for one in QUERIED if one.name in projections]
 
     async def answered() -> Answer:
-        async with reading_views(environment, invocation.variables, say) as views:
+        async with asking_views(environment, invocation.variables, say, projections=needed, as_of=moment) as views:
             for warning in views.warnings():
                 say(f"note: {warning}")
             return await question(views)
@@ -62,6 +77,7 @@ def inventory(
     date: DateOption = "",
     date_from: Annotated[str, typer.Option("--from", metavar="DATE", help="First date.", callback=checked_date)] = "",
     date_to: Annotated[str, typer.Option("--to", metavar="DATE", help="Last date, inclusive.", callback=checked_date)] = "",
+    as_of: AsOfOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show what is stored, by date, type, kind and partition (a connection)."""
@@ -70,7 +86,13 @@ def inventory(
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     name = feed_of(environment, feed)
-    lines = ask(invocation, environment, lambda views: queries.inventory(views, name, date or date_from, date or date_to))
+    lines = ask(
+        invocation,
+        environment,
+        lambda views: queries.inventory(views, name, date or date_from, date or date_to),
+        "inventory",
+        as_of=as_of,
+    )
     if output is Format.JSON:
         print_json(lines)
         return
@@ -102,6 +124,7 @@ def gaps(
     feed: FeedOption = "",
     date: DateOption = "",
     ticker: Annotated[str, typer.Option("--ticker", metavar="TICKER", help="Only holes that concern it, as it saw them.")] = "",
+    as_of: AsOfOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show every known hole: from when to when, whom it concerned, why, and what shows it."""
@@ -110,7 +133,7 @@ def gaps(
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     name = feed_of(environment, feed)
-    lines = ask(invocation, environment, lambda views: queries.gaps(views, name, date, ticker or None))
+    lines = ask(invocation, environment, lambda views: queries.gaps(views, name, date, ticker or None), "gaps", as_of=as_of)
     if output is Format.JSON:
         print_json(lines)
         return
@@ -141,14 +164,14 @@ def _tickers(tickers: tuple[str, ...]) -> str:
 
 
 @app.command("connections", epilog=examples("ssmd data connections --feed kalshi"))
-def connections(ctx: typer.Context, feed: FeedOption = "", output: OutputOption = Format.TABLE) -> None:
+def connections(ctx: typer.Context, feed: FeedOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
     """Show the sessions of each connection to the venue, and how each ended."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     name = feed_of(environment, feed)
-    lines = ask(invocation, environment, lambda views: queries.captures(views, name))
+    lines = ask(invocation, environment, lambda views: queries.captures(views, name), "captures", as_of=as_of)
     if output is Format.JSON:
         print_json(lines)
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ssmd.cli.as_of import AsOfOption
 from ssmd.cli.data import ask
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
@@ -14,6 +15,7 @@ from ssmd.cli.output import Format, OutputOption, print_fields, print_json, prin
 if TYPE_CHECKING:
     from ssmd.domain.trading_day import State
     from ssmd.projections.days import Day
+    from ssmd.projections.queries import AuditLine
     from ssmd.wiring.environment import ResolvedEnvironment
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Start, end and show trading days.")
@@ -66,17 +68,21 @@ def end(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", ou
 
 
 @app.command("status", epilog=examples("ssmd day status", "ssmd day status --date 2026-05-14 -o json"))
-def status(ctx: typer.Context, date: DateOption = "", output: OutputOption = Format.TABLE) -> None:
+def status(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
     """Show where a trading day stands."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     day = _date_of(invocation, environment, date)
-    found = ask(invocation, environment, lambda views: queries.day_status(views, day))
+    found = ask(invocation, environment, lambda views: queries.day_status(views, day), "days", as_of=as_of)
     if output is Format.JSON:
         print_json(found)
         return
+    print_fields(invocation, _day_fields(found))
+
+
+def _day_fields(found: Day) -> list[tuple[str, object]]:
     fields: list[tuple[str, object]] = [("date", found.date), ("status", found.status)]
     if found.error:
         fields.append(("error", found.error))
@@ -95,37 +101,83 @@ def status(ctx: typer.Context, date: DateOption = "", output: OutputOption = For
     ]
     if found.totals is not None:
         fields += _totals(found.totals)
-    print_fields(invocation, fields)
+    return fields
 
 
-@app.command("history", epilog=examples("ssmd day history --date 2026-05-14", "ssmd day history -o json"))
-def history(ctx: typer.Context, date: DateOption = "", output: OutputOption = Format.TABLE) -> None:
-    """Show who did what on a date, when and why."""
+@app.command(
+    "show", epilog=examples("ssmd day show --date 2026-05-14", "ssmd day show --date 2026-05-14 --as-of 2026-05-14T18:00Z")
+)
+def show(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show where a trading day stands and how it came to that: who did what to it, when, and for which request."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     day = _date_of(invocation, environment, date)
-    found = ask(invocation, environment, lambda views: queries.day_history(views, day))
+    found = ask(invocation, environment, lambda views: queries.day_history(views, day), "days", as_of=as_of)
+    subject = f"trading-day/{day}"
+    lines = [one for one in queries.audit(found) if one.line.subject == subject]
+    if output is Format.JSON:
+        print_json({"day": found.day, "lines": lines})
+        return
+    print_fields(invocation, _day_fields(found.day))
+    print_table(
+        invocation,
+        [">position", "time (UTC)", "who", "what", "request", "correlation", "causation"],
+        [
+            (
+                one.line.position,
+                time_of(one.line.at_ns),
+                one.line.actor,
+                one.line.what,
+                one.request,
+                one.line.correlation_id,
+                one.line.causation_id,
+            )
+            for one in lines
+        ],
+        empty=f"nobody did anything to {day}",
+    )
+
+
+@app.command(
+    "history",
+    epilog=examples("ssmd day history --date 2026-05-14", "ssmd day history --as-of 812", "ssmd day history -o json"),
+)
+def history(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
+    """Show who did what on a date, when and why: the request it belongs to, and the position of the event that led to it."""
+    from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
+
+    invocation = invocation_of(ctx)
+    environment = invocation.resolve()
+    day = _date_of(invocation, environment, date)
+    found = ask(invocation, environment, lambda views: queries.day_history(views, day), "days", as_of=as_of)
     if output is Format.JSON:
         print_json(found)
         return
     print_table(
         invocation,
-        ["time (UTC)", "who", "subject", "what"],
-        [(time_of(line.at_ns), line.actor, line.subject, line.what) for line in found.lines],
+        ["time (UTC)", "who", "subject", "what", "why"],
+        [(time_of(one.line.at_ns), one.line.actor, one.line.subject, one.line.what, _why(one)) for one in queries.audit(found)],
         title=f"{environment.name} {day}: {found.day.status}",
         empty=f"nothing happened on {day} that the journal knows of",
     )
 
 
+def _why(one: AuditLine) -> str:
+    """Short: the JSON has the ids whole. A request is named by the end of its id, which is the part that differs."""
+    request = f"request {one.line.correlation_id[-8:]}" if one.line.correlation_id else ""
+    cause = f"after {one.cause_position}" if one.cause_position is not None else ""
+    return ", ".join(part for part in (request, cause) if part)
+
+
 @app.command("list", epilog=examples("ssmd day list"))
-def list_days(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
+def list_days(ctx: typer.Context, as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
     """List every trading day that was ever asked for."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
-    days = ask(invocation, invocation.resolve(), queries.days)
+    days = ask(invocation, invocation.resolve(), queries.days, "days", as_of=as_of)
     if output is Format.JSON:
         print_json(days)
         return

@@ -82,7 +82,7 @@ class HistoryLine(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         at_ns: when it happened (a capture event: the receive time on the tape); recorded_ns: when it was journaled.
         actor: who. what: in words. subject: the aggregate ("capture/kalshi.main").
-        correlation_id, causation_id: why, see `domain.envelope.Envelope`.
+        correlation_id, causation_id: why, see `domain.envelope.Envelope`; `event_id`: what others name as their cause.
     """
 
     position: int
@@ -95,6 +95,7 @@ class HistoryLine(msgspec.Struct, frozen=True, gc=False):
     correlation_id: str
     causation_id: str
     config: str
+    event_id: str = ""
 
 
 def day_key(date: str) -> str:
@@ -131,6 +132,7 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
         correlation_id=envelope.correlation_id,
         causation_id=envelope.causation_id,
         config=envelope.config,
+        event_id=envelope.id,
     )
     rows.add(row_key(_LINE, date, position_token(recorded.position)), line)
     if envelope.aggregate == trading_day.AGGREGATE:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import msgspec
 
+from ssmd.projections import access as access_view
 from ssmd.projections import captures as captures_view
 from ssmd.projections import days as days_view
 from ssmd.projections import gaps as gaps_view
 from ssmd.projections import inventory as inventory_view
+from ssmd.projections import quality as quality_view
+from ssmd.projections import secmaster as secmaster_view
+from ssmd.projections import troubles as troubles_view
+from ssmd.projections.access import ClientRow, KeyRow
 from ssmd.projections.captures import Connection, Session
 from ssmd.projections.days import Day, HistoryLine
 from ssmd.projections.gaps import GapRow
 from ssmd.projections.inventory import Holding, Partition
+from ssmd.projections.projection import utc_date
+from ssmd.projections.quality import Coverage, PartitionQuality
+from ssmd.projections.secmaster import Found, MarketRow, SyncRow
+from ssmd.projections.troubles import DeadLetter, FeedbackItem
 from ssmd.projections.views import Views
 from ssmd.projections.working_set import decode_row
 
@@ -21,6 +30,20 @@ class DayHistory(msgspec.Struct, frozen=True):
 
     day: Day
     lines: tuple[HistoryLine, ...]
+
+
+class AuditLine(msgspec.Struct, frozen=True):
+    """A line and why it came about.
+
+    Attributes:
+        cause_position: of the event that led to it, where that is among the day's, else None; `cause`: that one in words.
+        request: what the request it belongs to began with, "" where that is not among the day's lines.
+    """
+
+    line: HistoryLine
+    cause_position: int | None
+    cause: str
+    request: str
 
 
 class InventoryLine(msgspec.Struct, frozen=True):
@@ -90,6 +113,100 @@ async def day_history(views: Views, date: str) -> DayHistory:
     lines = [decode_row(value, HistoryLine) for value in rows.values()]
     lines.sort(key=lambda line: (line.at_ns, line.position))
     return DayHistory(Day(date) if day is None else decode_row(day, Day), tuple(lines))
+
+
+def audit(history: DayHistory) -> list[AuditLine]:
+    """The lines of a history, each with what led to it, as far as that is among them."""
+    by_event = {line.event_id: line for line in history.lines if line.event_id}
+    first_of: dict[str, HistoryLine] = {}
+    for line in sorted(history.lines, key=lambda one: one.position):
+        if line.correlation_id:
+            first_of.setdefault(line.correlation_id, line)
+    audited = []
+    for line in history.lines:
+        cause = by_event.get(line.causation_id)
+        begun = first_of.get(line.correlation_id)
+        request = "" if begun is None else f"{begun.subject}: {begun.what}"
+        audited.append(AuditLine(line, cause.position if cause else None, cause.what if cause else "", request))
+    return audited
+
+
+async def secmaster(
+    views: Views, feed: str, *, ticker: str = "", category: str = "", series: str = "", expiry: str = ""
+) -> list[MarketRow]:
+    """Markets of a feed that fit everything asked for, by ticker; all of them when nothing is.
+
+    Args:
+        expiry: UTC date.
+    """
+    name = secmaster_view.NAME
+    if ticker:
+        keys = {secmaster_view.market_key(feed, ticker)}
+    else:
+        wanted = (
+            (secmaster_view.CATEGORY, category),
+            (secmaster_view.SERIES, series),
+            (secmaster_view.EXPIRY, expiry),
+        )
+        prefixes = [secmaster_view.index_prefix(index, feed, value) for index, value in wanted if value]
+        if not prefixes:
+            page = await views.read(name, prefixes=[secmaster_view.markets_prefix(feed)])
+            return [decode_row(value, MarketRow) for value in page.rows.values()]
+        page = await views.read(name, prefixes=prefixes[:1])
+        keys = {secmaster_view.market_key(feed, decode_row(value, Found).ticker) for value in page.rows.values()}
+    rows = (await views.read(name, keys=sorted(keys))).rows
+    found = [decode_row(value, MarketRow) for value in rows.values()]
+    return [one for one in found if _fits(one, category, series, expiry)]
+
+
+def _fits(row: MarketRow, category: str, series: str, expiry: str) -> bool:
+    market = row.market
+    date = utc_date(market.expiry_ns) if market.expiry_ns > 0 else ""
+    asked = ((category, market.category), (series, market.series), (expiry, date))
+    return all(not wanted or wanted == found for wanted, found in asked)
+
+
+async def sync_status(views: Views, feed: str) -> SyncRow | None:
+    """How the latest comparison with the venue's list went; None = there was none."""
+    key = secmaster_view.sync_key(feed)
+    value = (await views.read(secmaster_view.NAME, keys=[key])).rows.get(key)
+    return None if value is None else decode_row(value, SyncRow)
+
+
+async def quality(views: Views, feed: str, date: str) -> tuple[list[PartitionQuality], list[Coverage]]:
+    """What a date's data is worth: by partition, and by ticker."""
+    prefixes = (quality_view.partitions_prefix(feed, date), quality_view.coverage_prefix(feed, date))
+    rows = (await views.read(quality_view.NAME, prefixes=prefixes)).rows
+    partitions = [decode_row(value, PartitionQuality) for key, value in rows.items() if key.startswith(prefixes[0])]
+    coverage = [decode_row(value, Coverage) for key, value in rows.items() if key.startswith(prefixes[1])]
+    return partitions, coverage
+
+
+async def keys(views: Views) -> list[KeyRow]:
+    """Every key ever defined or set, by name. Never a value."""
+    rows = (await views.read(access_view.KEYS_NAME, prefixes=[access_view.KEYS_PREFIX])).rows
+    return [decode_row(value, KeyRow) for value in rows.values()]
+
+
+async def clients(views: Views) -> list[ClientRow]:
+    """Every client that is not deleted, by id."""
+    rows = (await views.read(access_view.CLIENTS_NAME, prefixes=[access_view.CLIENTS_PREFIX])).rows
+    found = [decode_row(value, ClientRow) for value in rows.values()]
+    return [one for one in found if one.status != "deleted"]
+
+
+async def dead_letters(views: Views, *, is_open: bool = True) -> list[DeadLetter]:
+    """What could not be processed, oldest first; `is_open`: only what still waits."""
+    rows = (await views.read(troubles_view.DEAD_LETTERS_NAME, prefixes=[troubles_view.LETTERS_PREFIX])).rows
+    found = [decode_row(value, DeadLetter) for value in rows.values()]
+    return sorted((one for one in found if not is_open or one.status == "open"), key=lambda one: (one.recorded_ns, one.id))
+
+
+async def feedback(views: Views) -> list[FeedbackItem]:
+    """Every complaint, oldest first."""
+    rows = (await views.read(troubles_view.FEEDBACK_NAME, prefixes=[troubles_view.ITEMS_PREFIX])).rows
+    found = [decode_row(value, FeedbackItem) for value in rows.values()]
+    return sorted(found, key=lambda one: (one.reported_ns, one.id))
 
 
 async def days(views: Views) -> list[Day]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
+from ssmd.errors import Rejected
 from ssmd.streams.journal import PoisonEvent, RecordedEvent
 
 Batch = list[RecordedEvent | PoisonEvent]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AsOf(NamedTuple):
@@ -20,6 +24,34 @@ class AsOf(NamedTuple):
 
     position: int | None = None
     ts_ns: int | None = None
+
+
+_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?)?")
+_SEQUENCE_DIGITS_MAX: Final = 18
+
+
+def parse_as_of(text: str) -> AsOf:
+    """A journal position ("812"), or an instant: a date (its first moment) or a time in ISO 8601, UTC unless it says else.
+
+    Raises:
+        Rejected: "bad-as-of".
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= _SEQUENCE_DIGITS_MAX:
+        return AsOf(position=int(text))
+    found = _TIME.fullmatch(text)
+    # What is no time at all fails like a time of day that does not exist.
+    date, clock, fraction, zone = found.groups() if found else ("", "", "", "")
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock or '00:00'}{(zone or 'Z').replace('Z', '+00:00')}")
+        since = moment - _EPOCH
+    except (ValueError, OverflowError):
+        raise Rejected(
+            "bad-as-of",
+            f"{text!r} is neither a journal position nor a time",
+            mend="--as-of 812, --as-of 2026-05-14 or --as-of 2026-05-14T13:00:00.5Z",
+        ) from None
+    seconds = since.days * 86_400 + since.seconds
+    return AsOf(ts_ns=seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0")))
 
 
 @asynccontextmanager

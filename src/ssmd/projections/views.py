@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import Catalogue
-from ssmd.errors import Conflict, Malformed, Unavailable
+from ssmd.errors import Conflict, Malformed, Rejected, Unavailable
 from ssmd.projections.access import CLIENTS, KEYS
 from ssmd.projections.captures import CAPTURES
 from ssmd.projections.days import DAYS
@@ -97,8 +97,13 @@ async def fold_views(
     """Views folded from the journal, or its prefix `as_of`, in this process.
 
     Raises:
+        Rejected: `as_of` is a position the journal has not reached.
         Unavailable: the journal is away.
     """
+    if as_of is not None and as_of.position is not None:
+        head = await journal.head()
+        if as_of.position > head:
+            raise Rejected("as-of-ahead", f"the journal ends at position {head}, there is no {as_of.position} yet")
     store = await fold_in_memory(journal, projections, as_of=as_of, catalogue=catalogue)
     return _views(store, await _stamps(store, projections), "journal")
 

@@ -168,6 +168,7 @@ class ProjectorService:
                 "manifests_pending": 0 if self._sink is None else self._sink.pending,
                 **self._counts,
                 **{f"position_{name}": stamp.position for name, stamp in self._stamps.items()},
+                **{f"lag_{name}": max(0, self._head - stamp.position) for name, stamp in self._stamps.items()},
             },
         )
 
@@ -238,12 +239,13 @@ class ProjectorService:
         while True:
             try:
                 await anchoring.run()
-                return
             except Unavailable:
                 attempt += 1
                 await asyncio.sleep(backoff_s(attempt, self._random, max_s=self._settings.retry_max_s))
             except SsmdError as error:
                 await queue.put(error)
+                return
+            else:
                 return
 
     def _before_commit(self) -> None:
