@@ -26,6 +26,14 @@ def feed(assembler: BlockAssembler, messages: Sequence[Outgoing], first_seq: int
     return ready
 
 
+def overdue(assembler: BlockAssembler, now_ns: int) -> list[ReadyBlock]:
+    ready: list[ReadyBlock] = []
+    while waiting := assembler.overdue(now_ns):
+        for connection in waiting:
+            ready += assembler.give_up(connection, now_ns)
+    return ready
+
+
 def places(blocks: Sequence[ReadyBlock]) -> list[tuple[int, list[int]]]:
     """(last n, parts) of each block."""
     return [
@@ -86,8 +94,8 @@ def test_a_missing_part_is_given_up_after_the_hold_and_named() -> None:
     feed(assembler, one)
     assert feed(assembler, [two[0], *two[2:], *three], 5, now_ns=10) == []
     assert assembler.waiting == "main"
-    assert assembler.overdue(HOLD_NS) == []
-    ready = assembler.overdue(HOLD_NS + 10)
+    assert overdue(assembler, HOLD_NS) == []
+    ready = overdue(assembler, HOLD_NS + 10)
     assert places(ready) == [(6, [0, 2]), (9, [0, 1, 2])]
     assert [block.hole for block in ready] == [f"block (session {START_NS}, n 4) lacks 1 of 3 messages", ""]
     assert (assembler.waiting, assembler.holes, assembler.held) == ("", 1, 0)
@@ -99,11 +107,11 @@ def test_a_missing_block_and_a_missing_mark_are_named() -> None:
     one, two, three = blocks_of(Tape())
     assembler = BlockAssembler(hold_ns=HOLD_NS)
     feed(assembler, [*one, *three])
-    (block,) = assembler.overdue(HOLD_NS)
+    (block,) = overdue(assembler, HOLD_NS)
     assert block.hole == f"after session {START_NS} n 3 comes a block behind session {START_NS} n 6"
     assembler = BlockAssembler(hold_ns=HOLD_NS)
     feed(assembler, [*one, *two[:-1], *three])
-    ready = assembler.overdue(HOLD_NS)
+    ready = overdue(assembler, HOLD_NS)
     assert [block.hole for block in ready] == [f"block (session {START_NS}, n 4) has no mark", ""]
     assert places(ready) == [(0, [0, 1, 2]), (9, [0, 1, 2])]
 
@@ -112,7 +120,7 @@ def test_an_unfinished_block_at_the_end_is_no_hole() -> None:
     assembler = BlockAssembler(hold_ns=HOLD_NS)
     one, two, _ = blocks_of(Tape())
     feed(assembler, [*one, *two[:-1]])
-    assert assembler.overdue(10 * HOLD_NS) == []
+    assert overdue(assembler, 10 * HOLD_NS) == []
     assert assembler.waiting == ""
 
 

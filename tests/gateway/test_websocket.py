@@ -34,6 +34,7 @@ async def test_a_subscriber_gets_the_snapshot_first_and_then_what_happens(gatewa
                 "kinds": ["book", "trade"],
                 "snapshots": 1,
                 "stream_seq": before,
+                "stream": "00000002",
             }
             assert await client.next() == {
                 "type": "snapshot",

@@ -147,6 +147,10 @@ class Book:
         asks = [Level(price, self._asks[price]) for price in sorted(self._asks) if self._asks[price] > 0]
         return (tuple(bids[:depth]), tuple(asks[:depth])) if depth else (tuple(bids), tuple(asks))
 
+    def levels_kept(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
+        """All (price, size) of (bids, asks), negative sizes included, in no order: a derived snapshot of them restores it."""
+        return tuple(self._bids.items()), tuple(self._asks.items())
+
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of ticker and levels, negative ones included; the same for equal values at any exponents."""

@@ -18,8 +18,9 @@ from ssmd.gateway.hub import CloseReason, Hub, HubLimits
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.problems import on_http_exception, on_ssmd_error
 from ssmd.gateway.rest import MarketRoutes
+from ssmd.gateway.resume import Resumer
 from ssmd.gateway.server import EmbeddedServer, embedded_server, listen, url_of
-from ssmd.gateway.websocket import DEFAULT_CONNECTION_LIMITS, ConnectionLimits, StreamEndpoint
+from ssmd.gateway.websocket import DEFAULT_CONNECTION_LIMITS, ConnectionLimits, Resume, StreamEndpoint
 from ssmd.services.component import Health
 from ssmd.streams.transport import Transport
 
@@ -49,6 +50,7 @@ DEFAULT_LIMITS: Final = GatewayLimits()
 def create_app(
     state: MarketState,
     hub: Hub,
+    resume: Resume,
     health: Callable[[], Health],
     clock: Clock,
     limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS,
@@ -56,7 +58,7 @@ def create_app(
     """The application over a state that somebody else keeps up to date."""
     return Starlette(
         routes=[
-            WebSocketRoute("/v1/stream", StreamEndpoint(state, hub, clock, limits)),
+            WebSocketRoute("/v1/stream", StreamEndpoint(state, hub, resume, clock, limits)),
             *MarketRoutes(state, health).routes(),
         ],
         exception_handlers={SsmdError: on_ssmd_error, HTTPException: on_http_exception},
@@ -94,6 +96,7 @@ class GatewayService:
         self.state = MarketState(feed, markets_max=limits.markets_max, trades_max=limits.trades_max)
         self.hub = Hub(self.state, limits.hub)
         self.reader = FeedReader(transport, env, self.state, self.hub, clock, hold_ns=limits.hold_ns)
+        self.resumer = Resumer(transport, env, self.state, self.hub, self.reader)
         self._stopping = asyncio.Event()
         self.started = asyncio.Event()
         self.url = ""
@@ -108,7 +111,7 @@ class GatewayService:
         """
         listener = await listen(self._host, self._port, self._env)
         url = url_of(listener)
-        app = create_app(self.state, self.hub, self.health, self._clock, self._limits.connection)
+        app = create_app(self.state, self.hub, self.resumer.start, self.health, self._clock, self._limits.connection)
         server = embedded_server(app, self._limits.drain_s)
         serving = asyncio.create_task(server.serve([listener]), name="gateway-server")
         reading = asyncio.create_task(self.reader.run(), name="gateway-reader")

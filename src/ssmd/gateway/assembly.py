@@ -4,11 +4,18 @@ A block's messages are grouped by (kind, ticker), so only the whole block, sorte
 in which order: it is held until its mark is here. A publisher that had trouble publishes again from its last mark, so
 places may repeat, and a missing part may come late: what follows it is held, up to a limit of time and messages; past
 the limit it is released with the hole named.
+
+What is released when follows from the messages alone, and from when a hole was given up (`GiveUp`): a second assembler
+that begins at a `Position` of the first, and is told the same, releases the same blocks at the same sequences. So a
+reader can go on in another process, or read a client's missed messages again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+import msgspec
 
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, decode_mark
 from ssmd.streams.transport import StreamMessage
@@ -20,7 +27,8 @@ class ReadyBlock(NamedTuple):
     """A block to apply.
 
     Attributes:
-        stream_seq: sequence of its mark; of its last message where the mark never came.
+        stream_seq: sequence of the message that released it: of its mark, unless a missing part or block came later. It
+            never falls from one block to the next, also between connections.
         mark: None where it never came.
         parts: its messages, in order of part.
         hole: what is missing in or before it, for people; "" = it follows the block before without a hole.
@@ -35,6 +43,41 @@ class ReadyBlock(NamedTuple):
     since_ns: int
 
 
+class LinePosition(msgspec.Struct, frozen=True):
+    """How far one connection is: everything up to (session, n). `is_loose`: what comes next is not compared with it."""
+
+    session: int
+    n: int
+    recv_ns: int
+    is_loose: bool
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where an assembler is.
+
+    Attributes:
+        after: reading on begins behind this sequence: before the oldest message that is held.
+        taken: sequence of the last message taken; what it and those before it released has been released.
+        give_ups: how often `give_up` has been called.
+    """
+
+    after: int
+    taken: int
+    lines: dict[str, LinePosition]
+    give_ups: int
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """After the message at `taken`, and before the next one, the front hole of `connection` was given up.
+
+    `number`: counts them from 1.
+    """
+
+    number: int
+    taken: int
+    connection: str
+
+
 class _Pending:
     __slots__ = ("mark", "mark_seq", "parts")
 
@@ -46,6 +89,12 @@ class _Pending:
     @property
     def missing(self) -> int:
         return -1 if self.mark is None else self.mark.parts - len(self.parts)
+
+    @property
+    def first_seq(self) -> int:
+        """The lowest sequence of its messages."""
+        seqs = [part.seq for part in self.parts.values()]
+        return min([*seqs, self.mark_seq] if self.mark is not None else seqs)
 
 
 class _Line:
@@ -69,13 +118,36 @@ class BlockAssembler:
         messages_max: messages held in all, at most; past it the oldest hole of the connection at hand is given up.
     """
 
-    def __init__(self, *, hold_ns: int = HOLD_NS, messages_max: int = 50_000) -> None:
+    def __init__(self, *, hold_ns: int = HOLD_NS, messages_max: int = 50_000, begin: Position | None = None) -> None:
         self._hold_ns = hold_ns
         self._messages_max = messages_max
         self._lines: dict[str, _Line] = {}
+        self.taken = 0
+        """Sequence of the last message taken."""
+        self.give_ups = 0
         self.held = 0
         self.duplicates = 0
         self.holes = 0
+        if begin is not None:
+            self.taken, self.give_ups = begin.taken, begin.give_ups
+        for connection, at in ({} if begin is None else begin.lines).items():
+            line = self._lines[connection] = _Line()
+            line.last, line.last_recv_ns, line.is_loose = (at.session, at.n), at.recv_ns, at.is_loose
+
+    @property
+    def position(self) -> Position:
+        """Where this assembler is now."""
+        oldest = [pending.first_seq for line in self._lines.values() for pending in line.pending.values()]
+        return Position(min(oldest, default=self.taken + 1) - 1, self.taken, dict(self.lines), self.give_ups)
+
+    @property
+    def lines(self) -> Mapping[str, LinePosition]:
+        """How far each connection is that anything was released of."""
+        return {
+            name: LinePosition(*line.last, line.last_recv_ns, line.is_loose)
+            for name, line in self._lines.items()
+            if line.last is not None
+        }
 
     def take(self, message: StreamMessage, place: Place, now_ns: int) -> list[ReadyBlock]:
         """Take one message; the blocks it made ready.
@@ -83,6 +155,7 @@ class BlockAssembler:
         Raises:
             Malformed: a mark that is none.
         """
+        self.taken = max(self.taken, message.seq)
         line = self._lines.setdefault(place.connection, _Line())
         key = (place.session, place.first_n)
         if line.last is not None and key <= line.last:
@@ -106,13 +179,19 @@ class BlockAssembler:
             ready += self._give_up(place.connection, line, now_ns)
         return ready
 
-    def overdue(self, now_ns: int) -> list[ReadyBlock]:
-        """Blocks whose hole has waited for `hold_ns`."""
-        ready: list[ReadyBlock] = []
-        for connection, line in self._lines.items():
-            while line.held_since_ns is not None and now_ns - line.held_since_ns >= self._hold_ns:
-                ready += self._give_up(connection, line, now_ns)
-        return ready
+    def overdue(self, now_ns: int) -> list[str]:
+        """Connections whose front hole has waited for `hold_ns`: to be given up."""
+        return [
+            connection
+            for connection, line in self._lines.items()
+            if line.held_since_ns is not None and now_ns - line.held_since_ns >= self._hold_ns
+        ]
+
+    def give_up(self, connection: str, now_ns: int) -> list[ReadyBlock]:
+        """Release the front block of `connection` as it is, and what it held up; nothing where none is held."""
+        self.give_ups += 1
+        line = self._lines.get(connection)
+        return [] if line is None or not line.pending else self._give_up(connection, line, now_ns)
 
     @property
     def waiting(self) -> str:
@@ -179,7 +258,7 @@ class BlockAssembler:
         if pending.mark is None:
             # How far the block went is unknown: whatever comes next is taken without comparing.
             line.last, line.is_loose = key, True
-            return ReadyBlock(connection, max((part.seq for part in parts), default=0), None, parts, hole, since_ns)
+            return ReadyBlock(connection, self.taken, None, parts, hole, since_ns)
         line.last, line.is_loose = (key[0], pending.mark.last_n), False
         line.last_recv_ns = pending.mark.ts_recv_ns
-        return ReadyBlock(connection, pending.mark_seq, pending.mark, parts, hole, since_ns)
+        return ReadyBlock(connection, self.taken, pending.mark, parts, hole, since_ns)

@@ -23,10 +23,19 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class Subscribe(Command, frozen=True, tag="subscribe"):
-    """`kinds` empty = all of `hub.KINDS`; a ticker "*" = all tickers, also those to come."""
+    """`kinds` empty = all of `hub.KINDS`; a ticker "*" = all tickers, also those to come.
+
+    Attributes:
+        resume_from: send again everything behind this `stream_seq`, then go on live: nothing twice, nothing missing. Only
+            as the connection's first subscription; there are no snapshots then. It is the `stream_seq` of the last
+            message that was handled (all messages of one `stream_seq` come in one frame).
+        stream: the `stream` of the ack that the sequence comes with; another one now is refused. "" = not compared.
+    """
 
     tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(min_length=1, max_length=TICKERS_PER_COMMAND_MAX)]
     kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    resume_from: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+    stream: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Unsubscribe(Command, frozen=True, tag="unsubscribe"):

@@ -1,28 +1,26 @@
-"""Reads the market stream, from the start of what it holds on, and keeps state and hub up to date."""
+"""Reads the market stream, from where the last checkpoint stands or from its start, and keeps state and hub up to date."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 import structlog
 
 from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, Unavailable
-from ssmd.gateway.assembly import HOLD_NS, BlockAssembler, ReadyBlock
+from ssmd.gateway.assembly import HOLD_NS, BlockAssembler, GiveUp, LinePosition, Position, ReadyBlock
 from ssmd.gateway.hub import CloseReason, Hub
 from ssmd.gateway.market_state import MarketState
-from ssmd.schemas.codecs import decode_records
+from ssmd.gateway.resume_points import ResumePoints
+from ssmd.gateway.stream_records import reached_ns, records_of
 from ssmd.schemas.market_message import parse_message_id
-from ssmd.schemas.records import Gap, Header, Record
+from ssmd.schemas.records import Record
 from ssmd.streams import subjects
-from ssmd.streams.transport import StreamMessage, StreamReader, Transport
+from ssmd.streams.transport import StreamMessage, StreamReader, StreamState, Transport
 
 STREAM_RESET: Final = CloseReason(1012, "the market stream began anew: subscribe again")
-HOLE: Final = "stream-hole"
-"""Cause of gaps the gateway itself finds between the tape and here."""
-UNREADABLE: Final = "unreadable-message"
 
 _TIMEOUT_S: Final = 0.25
 _STATE_EVERY_NS: Final = 1_000_000_000
@@ -48,10 +46,14 @@ class FeedReader:
         self._hold_ns = hold_ns
         self._assembler = BlockAssembler(hold_ns=hold_ns)
         self._log = structlog.get_logger("ssmd.gateway").bind(env=env, feed=state.feed)
+        self.points = ResumePoints()
+        self.incarnation = ""
+        """Which life of the stream this is, "" = not known yet."""
         self.position = 0
         """Sequence of the last message read."""
+        self.stream_first = 0
         self.stream_last = 0
-        """Last sequence of the stream when it was last asked."""
+        """First and last sequence of the stream when it was last asked."""
         self.is_caught_up = False
         self.trouble = ""
         """Why nothing is read, "" = all is well."""
@@ -60,12 +62,20 @@ class FeedReader:
         self.last_recv_ns = 0
         """Receive time at the venue's socket of the newest block applied."""
         self._asked_ns: int | None = None
+        state.is_current = False
+
+    def begin_at(self, incarnation: str, position: Position, points: ResumePoints) -> None:
+        """Go on from a checkpoint: the state holds everything released up to `position`. Before `run` only."""
+        self.incarnation, self.points = incarnation, points
+        self._assembler = BlockAssembler(hold_ns=self._hold_ns, begin=position)
+        self.position = position.after
 
     async def run(self) -> None:
         """Read for ever."""
         while True:
             reader: StreamReader | None = None
             try:
+                self._check(await self._transport.state("market"))
                 wanted = [subjects.market_filter(self._env, self._state.feed)]
                 reader = await self._transport.read("market", after=self.position, filters=wanted)
                 self.trouble = ""
@@ -91,10 +101,11 @@ class FeedReader:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self.trouble = ""
-            self.is_caught_up = self.is_caught_up or not messages
             await self._take(messages)
-            for block in self._assembler.overdue(self._clock.monotonic_ns()):
-                self._apply(block)
+            if self.points.is_due(self._assembler.taken):
+                self.points.add(self._assembler.position)
+            self._give_up_overdue()
+            self._look_if_caught_up()
 
     async def _take(self, messages: list[StreamMessage]) -> None:
         turn_ns = self._clock.monotonic_ns()
@@ -104,70 +115,43 @@ class FeedReader:
                 place = parse_message_id(message.message_id)
                 blocks = self._assembler.take(message, place, self._clock.monotonic_ns())
             except Malformed as error:
-                self._unreadable(message, error)
+                self._unreadable(message, error.message)
                 continue
-            for block in blocks:
-                self._apply(block)
+            self._apply(blocks)
             if self._clock.monotonic_ns() - turn_ns > _TURN_NS:
                 # Catching up must not keep the clients waiting.
                 await asyncio.sleep(0)
                 turn_ns = self._clock.monotonic_ns()
-        self.is_caught_up = self.is_caught_up or 0 < self.stream_last <= self.position
 
-    def _apply(self, block: ReadyBlock) -> None:
-        """Apply and publish a whole block in one turn of the loop, so that no snapshot falls inside it."""
-        found: list[Record] = []
-        spoiled: list[str] = []
-        for part in block.parts:
-            try:
-                found.extend(decode_records(part.payload))
-            except Malformed as error:
-                self._unreadable(part, error)
-                spoiled.append(subjects.parse_market(part.subject).name)
-        if len(block.parts) > 1:
-            found.sort(key=_tape_place)
-        if block.hole:
-            self._log.warning("hole in the market stream", connection=block.connection, hole=block.hole)
-            gaps = [gap for ticker in self._state.tickers for gap in self._own_gaps(block, ticker, HOLE, block.hole)]
-            found = [*gaps, *found]
-        for ticker in spoiled:
-            found += self._own_gaps(block, ticker, UNREADABLE, "a message of the market stream cannot be read")
-        for record in found:
-            self._state.apply(record, block.stream_seq)
-        self._hub.publish(found, block.stream_seq)
-        self._state.advance(block.stream_seq)
-        self.last_recv_ns = max(self.last_recv_ns, _until(block))
+    def _give_up_overdue(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        for connection in self._assembler.overdue(now_ns):
+            blocks = self._assembler.give_up(connection, now_ns)
+            self.points.gave_up(GiveUp(self._assembler.give_ups, self._assembler.taken, connection))
+            self._apply(blocks)
 
-    def _own_gaps(self, block: ReadyBlock, ticker: str, cause: str, evidence: str) -> tuple[Gap, Gap]:
-        """A gap of our own, opened and at once closed: its time is known, and the book waits for the next snapshot."""
-        until_ns = _until(block)
-        opened = Gap(
-            feed=self._state.feed,
-            ticker=ticker,
-            ts_event_ns=0,
-            ts_recv_ns=until_ns,
-            session=0 if block.mark is None else block.mark.session,
-            n=0 if block.mark is None else block.mark.last_n,
-            index=0,
-            sid=0,
-            seq=0,
-            price_exponent=0,
-            size_exponent=0,
-            gap_id=f"gateway-{cause}-{block.stream_seq}",
-            state="opened",
-            cause=cause,
-            start_ns=block.since_ns,
-            end_ns=0,
-            channel="",
-            seq_expected=0,
-            seq_found=0,
-            evidence=evidence,
-        )
-        return opened, msgspec.structs.replace(opened, state="closed", end_ns=until_ns)
+    def _apply(self, blocks: list[ReadyBlock]) -> None:
+        """Apply and publish what one message released in one turn of the loop: no snapshot and no frame's end inside it."""
+        if not blocks:
+            return
+        published: list[Record] = []
+        stream_seq = blocks[-1].stream_seq
+        for block in blocks:
+            if block.hole:
+                self._log.warning("hole in the market stream", connection=block.connection, hole=block.hole)
+            records, unreadable = records_of(block, self._state.feed, self._state.tickers_of)
+            for message, what in unreadable:
+                self._unreadable(message, what)
+            for record in records:
+                self._state.apply(record, stream_seq, block.connection)
+            published += records
+            self.last_recv_ns = max(self.last_recv_ns, reached_ns(block))
+        self._state.advance(stream_seq)
+        self._hub.publish(published, stream_seq)
 
-    def _unreadable(self, message: StreamMessage, error: Malformed) -> None:
+    def _unreadable(self, message: StreamMessage, what: str) -> None:
         self.malformed += 1
-        self._log.warning("unreadable market message", stream_seq=message.seq, subject=message.subject, error=error.message)
+        self._log.warning("unreadable market message", stream_seq=message.seq, subject=message.subject, error=what)
 
     def _report(self, trouble: str) -> None:
         if not self.trouble:
@@ -179,21 +163,55 @@ class FeedReader:
         self._hub.close_all(STREAM_RESET, resume_from=0)
         self._state.reset()
         self._assembler = BlockAssembler(hold_ns=self._hold_ns)
-        self.position = self.stream_last = 0
-        self.is_caught_up = False
+        self.points.clear()
+        self.incarnation = ""
+        self.position = self.stream_first = self.stream_last = 0
+        self.is_caught_up = self._state.is_current = False
         self.resets += 1
 
     async def _ask_state(self) -> None:
-        """Once a second, where the stream ends; without an answer the lag is simply not renewed."""
+        """Once a second, where the stream begins and ends; without an answer the lag is simply not renewed."""
         now_ns = self._clock.monotonic_ns()
         if self._asked_ns is not None and now_ns - self._asked_ns < _STATE_EVERY_NS:
             return
-        self._asked_ns = now_ns
         try:
-            self.stream_last = (await self._transport.state("market")).last_seq
+            self._check(await self._transport.state("market"))
         except Unavailable:
-            return
-        self.is_caught_up = self.is_caught_up or self.position >= self.stream_last
+            self._asked_ns = now_ns
+
+    def _check(self, found: StreamState) -> None:
+        """Note what the stream holds.
+
+        Raises:
+            Conflict: it is another one, or shorter than what has been read.
+        """
+        if self.incarnation and found.incarnation != self.incarnation:
+            raise Conflict(f"the market stream is incarnation {found.incarnation}, {self.incarnation} was being read")
+        if found.last_seq < self.position:
+            raise Conflict(f"the market stream ends at {found.last_seq}, before position {self.position}")
+        self.incarnation = self._hub.incarnation = found.incarnation
+        self.stream_first, self.stream_last = found.first_seq, found.last_seq
+        self._asked_ns = self._clock.monotonic_ns()
+        self._look_if_caught_up()
+
+    def _look_if_caught_up(self) -> None:
+        if not self.is_caught_up and self.incarnation and self.position >= self.stream_last:
+            self.is_caught_up = self._state.is_current = True
+
+    @property
+    def assembly(self) -> Position:
+        """Where the assembler is; everything it released is in the state."""
+        return self._assembler.position
+
+    @property
+    def taken(self) -> int:
+        """Sequence of the last message that the assembler took: everything it released is in the state."""
+        return self._assembler.taken
+
+    @property
+    def lines(self) -> Mapping[str, LinePosition]:
+        """How far each connection is."""
+        return self._assembler.lines
 
     @property
     def lag_messages(self) -> int:
@@ -212,11 +230,3 @@ class FeedReader:
     def held_up(self) -> str:
         """Connections whose blocks wait for a missing message, "" = none."""
         return self._assembler.waiting
-
-
-def _until(block: ReadyBlock) -> int:
-    return block.since_ns if block.mark is None else block.mark.ts_recv_ns
-
-
-def _tape_place(record: Header) -> tuple[int, int]:
-    return record.n, record.index

@@ -71,6 +71,27 @@ class Client:
         self.abort = abort
         self.abort_timer: asyncio.TimerHandle | None = None
         self.is_dirty = False
+        self.resuming: asyncio.Task[None] | None = None
+        """Reads again what the client missed; until it is done the client has no other subscription."""
+        self.told_to = 0
+        """While it resumes: everything up to this sequence has been queued."""
+        self.room = asyncio.Event()
+        """Set by `take` once at most half of the queue's bounds is used."""
+
+
+class Wanted(NamedTuple):
+    """What one subscription asks for, by ticker ("*" = all) and bits of kinds."""
+
+    tickers: frozenset[str]
+    bits: int
+
+    @classmethod
+    def of(cls, tickers: Iterable[str], kinds: Iterable[str]) -> Wanted:
+        return cls(frozenset(tickers), _bits(kinds))
+
+    def takes(self, ticker: str, bit: int) -> bool:
+        """A hole of a whole channel concerns whoever asked for gaps of any ticker."""
+        return bool(self.bits & bit) and (ticker in self.tickers or ALL_TICKERS in self.tickers or ticker == WHOLE_CHANNEL)
 
 
 class Hub:
@@ -79,6 +100,8 @@ class Hub:
     def __init__(self, state: MarketState, limits: HubLimits = DEFAULT_LIMITS) -> None:
         self._state = state
         self.limits = limits
+        self.incarnation = ""
+        """Which life of the stream sequences are of."""
         self._clients: set[Client] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -113,6 +136,8 @@ class Hub:
         """The client's connection is over. Safe to call twice."""
         self._want(client, {})
         self._clients.discard(client)
+        if client.resuming is not None:
+            client.resuming.cancel()
         if not self._clients:
             self._empty.set()
         if client.abort_timer is not None:
@@ -137,6 +162,8 @@ class Hub:
         Raises:
             Rejected: more tickers than one client may name.
         """
+        if client.resuming is not None:
+            raise Rejected("resuming", "what was missed is still being sent: wait for the message of type resumed")
         new = sum(1 for ticker in tickers if ticker not in client.masks)
         if len(client.masks) + new > self.limits.tickers_per_client_max:
             raise Rejected(
@@ -147,7 +174,7 @@ class Hub:
         bits = _bits(kinds)
         self._want(client, client.masks | {ticker: client.masks.get(ticker, 0) | bits for ticker in tickers})
         owed = self._books(tickers) if bits & _BOOK else []
-        self._tell(client, Ack(command_id, "subscribe", tickers, kinds, len(owed), self._state.stream_seq))
+        self._tell(client, Ack(command_id, "subscribe", tickers, kinds, len(owed), self._state.stream_seq, self.incarnation))
         if client.queue.lost is None:
             client.queue.owed.update(dict.fromkeys(owed))
         client.wake.set()
@@ -157,14 +184,40 @@ class Hub:
 
         "*" is a subscription of its own, apart from those that name tickers. What was not subscribed does no harm.
         """
+        if client.resuming is not None:
+            raise Rejected("resuming", "what was missed is still being sent: wait for the message of type resumed")
         bits = _bits(kinds)
         left = client.masks | {ticker: client.masks.get(ticker, 0) & ~bits for ticker in tickers}
         self._want(client, {ticker: mask for ticker, mask in left.items() if mask})
         if bits & _BOOK:
             for ticker in [owed for owed in client.queue.owed if not self._wants_book(client, owed)]:
                 del client.queue.owed[ticker]
-        self._tell(client, Ack(command_id, "unsubscribe", tickers, kinds, 0, self._state.stream_seq))
+        self._tell(client, Ack(command_id, "unsubscribe", tickers, kinds, 0, self._state.stream_seq, self.incarnation))
         client.wake.set()
+
+    def join(self, client: Client, tickers: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+        """Let a client that has been told everything up to now have what comes from now on."""
+        self._want(client, dict.fromkeys(tickers, _bits(kinds)))
+
+    async def offer_again(self, client: Client, records: Iterable[Record], stream_seq: int, wanted: Wanted) -> int:
+        """Queue what one message of the stream released, read again for one client; how many messages it was.
+
+        Waits until the client has read half of what is queued for it, so a client that resumes loses nothing.
+        """
+        pieces = []
+        for record in records:
+            bit, ticker = BIT_OF_KIND[KIND_OF[type(record)]], record.ticker
+            if wanted.takes(ticker, bit):
+                pieces.append(Piece(encode(of_record(record, stream_seq)), ticker, bit))
+        if pieces:
+            queue, limits = client.queue, self.limits.queue
+            while len(queue) > limits.messages_max // 2 or queue.size_bytes > limits.bytes_max // 2:
+                client.room.clear()
+                client.wake.set()
+                await client.room.wait()
+            self._offer(client, *_together(pieces))
+        client.told_to = stream_seq
+        return len(pieces)
 
     @staticmethod
     def _wants_book(client: Client, ticker: str) -> bool:
@@ -238,7 +291,9 @@ class Hub:
 
     def take(self, client: Client) -> str:
         """The client's next frame, "" = nothing to send now."""
-        return client.queue.take(self._snapshot_text)
+        frame = client.queue.take(self._snapshot_text)
+        client.room.set()
+        return frame
 
     def _snapshot_text(self, ticker: str) -> str | None:
         market = self._state.find(ticker)
@@ -272,7 +327,11 @@ class Hub:
     def close_all(self, why: CloseReason, *, resume_from: int) -> None:
         """Close every client; each is told where to go on (0 = from the start)."""
         for client in list(self._clients):
-            self.close(client, why, Closing(why.reason, resume_from))
+            told_to = resume_from
+            if client.resuming is not None:
+                client.resuming.cancel()
+                told_to = min(resume_from, client.told_to)
+            self.close(client, why, Closing(why.reason, told_to))
 
     def abort_all(self) -> None:
         """Cut every connection without waiting."""

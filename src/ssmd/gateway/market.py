@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from ssmd.exchanges.book import Book
-from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, Header, MarketStatus, Quote, Record, Trade
+from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, MarketStatus, Quote, Record, Trade
 
 GAPS_CLOSED_MAX: Final = 64
 GAPS_OPEN_MAX: Final = 64
@@ -39,9 +39,11 @@ class Market:
     """
 
     __slots__ = (
-        "_book_doubts",
+        "as_of",
         "book",
         "book_at",
+        "book_doubts",
+        "connection",
         "counts",
         "gaps_closed",
         "gaps_open",
@@ -49,6 +51,7 @@ class Market:
         "last_stream_seq",
         "quote",
         "quote_seq",
+        "revision",
         "status",
         "status_seq",
         "ticker",
@@ -69,13 +72,20 @@ class Market:
         self.gaps_open: dict[str, Gap] = {}
         self.gaps_closed: deque[Gap] = deque(maxlen=GAPS_CLOSED_MAX)
         self.counts: dict[str, int] = {}
-        self.last: Header | None = None
+        self.last: Record | None = None
         self.last_stream_seq = 0
-        # Reasons against the book, oldest first; the gap to blame where there is one.
-        self._book_doubts: dict[str, Gap | None] = {NO_SNAPSHOT: None}
+        self.book_doubts: dict[str, Gap | None] = {NO_SNAPSHOT: None}
+        """Reasons against the book, oldest first; the gap to blame where there is one."""
+        self.connection = ""
+        """Whose tape it was last heard on."""
+        self.as_of = 0
+        """Records up to this stream sequence are in here already, though the reader may come to them again."""
+        self.revision = 0
+        """Grows with every change."""
 
     def apply(self, record: Record, kind: str, stream_seq: int) -> None:
         """Take the market's next record."""
+        self.revision += 1
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.last, self.last_stream_seq = record, stream_seq
         if isinstance(record, BookDelta | BookSnapshot):
@@ -93,29 +103,30 @@ class Market:
     def _apply_book(self, record: BookDelta | BookSnapshot, stream_seq: int) -> None:
         # A snapshot ssmd derived from earlier records inherits their faults: it fills an empty book, it proves nothing.
         if isinstance(record, BookSnapshot) and not record.is_derived:
-            self._book_doubts.clear()
+            self.book_doubts.clear()
         findings = self.book.apply(record)
         self.book_at = BookPlace(stream_seq, record)
         if any(finding.what == NEGATIVE_LEVEL for finding in findings):
-            self._book_doubts.setdefault(NEGATIVE_LEVEL, None)
+            self.book_doubts.setdefault(NEGATIVE_LEVEL, None)
 
     def apply_gap(self, gap: Gap) -> None:
         """A hole opens or closes here; also called for the holes of a whole channel that this market was part of."""
+        self.revision += 1
         if gap.state != "closed":
             self.gaps_open[gap.gap_id] = gap
-            self._book_doubts[gap.gap_id] = gap
+            self.book_doubts[gap.gap_id] = gap
             if len(self.gaps_open) > GAPS_OPEN_MAX:
                 self.gaps_closed.append(self.gaps_open.pop(next(iter(self.gaps_open))))
             return
         opened = self.gaps_open.pop(gap.gap_id, None)
         self.gaps_closed.append(gap)
         if gap.channel and (opened is None or opened.channel):
-            self._book_doubts.pop(gap.gap_id, None)
+            self.book_doubts.pop(gap.gap_id, None)
 
     @property
     def book_doubt(self) -> tuple[str, Gap | None] | None:
         """(reason, gap to blame) why the book may be wrong; None = verified."""
-        for name, gap in self._book_doubts.items():
+        for name, gap in self.book_doubts.items():
             return ("gap" if gap is not None else name), gap
         return None
 

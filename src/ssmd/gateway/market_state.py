@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ssmd.gateway.market import Market
@@ -32,29 +32,33 @@ class MarketState:
         self.whole_gaps_closed: deque[Gap] = deque(maxlen=WHOLE_GAPS_MAX)
         self.stream_seq = 0
         """Everything up to and with this sequence of the market stream is in here."""
+        self.is_current = True
+        """False while the stream is being caught up with: what is here was true once, newer things are known."""
         self.records = 0
         self.markets_forgotten = 0
 
-    def apply(self, record: Record, stream_seq: int) -> None:
-        """Take the next record in tape order; `stream_seq` never falls."""
+    def apply(self, record: Record, stream_seq: int, connection: str = "") -> None:
+        """Take the next record in tape order, of `connection`'s tape; `stream_seq` never falls."""
         self.stream_seq = stream_seq
         self.records += 1
         if record.ticker == WHOLE_CHANNEL:
             if isinstance(record, Gap):
-                self._apply_whole(record)
+                self._apply_whole(record, stream_seq)
             return
         market = self._markets.get(record.ticker)
         if market is None:
             market = self._add(record.ticker)
         else:
             self._markets.move_to_end(record.ticker)
-        market.apply(record, KIND_OF[type(record)], stream_seq)
+        if stream_seq > market.as_of:
+            market.connection = connection
+            market.apply(record, KIND_OF[type(record)], stream_seq)
 
     def advance(self, stream_seq: int) -> None:
         """A block without records ended at `stream_seq`."""
         self.stream_seq = max(self.stream_seq, stream_seq)
 
-    def _apply_whole(self, gap: Gap) -> None:
+    def _apply_whole(self, gap: Gap, stream_seq: int) -> None:
         key = (gap.gap_id, gap.channel)
         if gap.state == "closed":
             self.whole_gaps_open.pop(key, None)
@@ -66,7 +70,18 @@ class MarketState:
         # A named channel without a ticker filter carries no books (books need a filter on every venue we know).
         if not gap.channel:
             for market in self._markets.values():
-                market.apply_gap(gap)
+                if stream_seq > market.as_of:
+                    market.apply_gap(gap)
+
+    def restore(self, markets: Iterable[Market]) -> None:
+        """Put back markets saved before; only into an empty state."""
+        for market in markets:
+            self._markets[market.ticker] = market
+        self._tickers = sorted(self._markets)
+
+    def tickers_of(self, connection: str) -> list[str]:
+        """Tickers last heard of on the tape of `connection`, ascending."""
+        return [ticker for ticker in self._tickers if self._markets[ticker].connection == connection]
 
     def _add(self, ticker: str) -> Market:
         if len(self._markets) >= self.markets_max:
@@ -74,6 +89,8 @@ class MarketState:
             del self._tickers[bisect_right(self._tickers, forgotten) - 1]
             self.markets_forgotten += 1
         market = self._markets[ticker] = Market(ticker, self.trades_max)
+        # Above that of any market of this ticker there was before.
+        market.revision = self.records
         for gap in self.whole_gaps_open.values():
             if not gap.channel:
                 market.apply_gap(gap)

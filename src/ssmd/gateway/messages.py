@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ssmd.errors import Rejected
 from ssmd.schemas import records
 from ssmd.schemas.decimals import render
 
@@ -134,7 +135,8 @@ class Ack(Control, frozen=True, tag="ack"):
     Attributes:
         tickers, kinds: what the command concerned.
         snapshots: books this command makes a snapshot follow for; one snapshot may answer several commands.
-        stream_seq: the gateway's position when it was done.
+        stream_seq: the gateway's position when it was done; with `resume_from` what follows comes from before it.
+        stream: which life of the stream sequences are of; give it back with `resume_from`.
     """
 
     id: int
@@ -142,6 +144,19 @@ class Ack(Control, frozen=True, tag="ack"):
     tickers: tuple[str, ...]
     kinds: tuple[str, ...]
     snapshots: int
+    stream_seq: int
+    stream: str
+
+
+class Resumed(Control, frozen=True, tag="resumed"):
+    """Everything missed has been sent: `messages` of them, up to `stream_seq`; from here on the client is live.
+
+    Attributes:
+        id: of the subscribe command with `resume_from`.
+    """
+
+    id: int
+    messages: int
     stream_seq: int
 
 
@@ -157,6 +172,11 @@ class Refusal(Control, frozen=True, tag="error"):
     id: int | None
     code: str
     message: str
+
+
+def refusal_of(command_id: int | None, error: Rejected) -> Refusal:
+    """The refusal that tells `error`, with the way out where there is one."""
+    return Refusal(command_id, error.rule, f"{error.message}. {error.mend}" if error.mend else error.message)
 
 
 class Loss(Control, frozen=True, tag="lost"):

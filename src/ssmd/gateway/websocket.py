@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -14,7 +14,7 @@ from ssmd.errors import Rejected
 from ssmd.gateway.commands import AnyCommand, Ping, Subscribe, parse_command
 from ssmd.gateway.hub import KINDS, Client, CloseReason, Hub
 from ssmd.gateway.market_state import MarketState
-from ssmd.gateway.messages import Pong, Refusal, encode
+from ssmd.gateway.messages import Pong, Refusal, encode, refusal_of
 
 ABORT: Final = "ssmd.abort"
 """ASGI scope extension: cut the connection without waiting. `server.StreamProtocol` provides it."""
@@ -58,14 +58,23 @@ class _Bucket:
         return True
 
 
+class Resume(Protocol):
+    """`resume.Resumer.start`."""
+
+    def __call__(
+        self, client: Client, command_id: int, tickers: tuple[str, ...], kinds: tuple[str, ...], *, after: int, stream: str
+    ) -> None: ...
+
+
 class StreamEndpoint:
     """The ASGI application behind `/v1/stream`."""
 
     def __init__(
-        self, state: MarketState, hub: Hub, clock: Clock, limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS
+        self, state: MarketState, hub: Hub, resume: Resume, clock: Clock, limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS
     ) -> None:
         self._state = state
         self._hub = hub
+        self._resume = resume
         self._clock = clock
         self._limits = limits
 
@@ -92,7 +101,7 @@ class StreamEndpoint:
     @staticmethod
     async def _turn_away(socket: WebSocket, refusal: Rejected) -> None:
         try:
-            await socket.send_text(f"[{encode(Refusal(None, refusal.rule, refusal.message))}]")
+            await socket.send_text(f"[{encode(refusal_of(None, refusal))}]")
             await socket.close(*TURNED_AWAY)
         except WebSocketDisconnect:
             return
@@ -127,7 +136,7 @@ class StreamEndpoint:
         try:
             self._do(command, client)
         except Rejected as refusal:
-            return Refusal(command.id, refusal.rule, refusal.message)
+            return refusal_of(command.id, refusal)
         return None
 
     def _do(self, command: AnyCommand, client: Client) -> None:
@@ -136,6 +145,9 @@ class StreamEndpoint:
             return
         tickers, kinds = tuple(dict.fromkeys(command.tickers)), tuple(dict.fromkeys(command.kinds)) or KINDS
         if isinstance(command, Subscribe):
+            if command.resume_from is not None:
+                self._resume(client, command.id, tickers, kinds, after=command.resume_from, stream=command.stream)
+                return
             self._hub.subscribe(client, command.id, tickers, kinds)
         else:
             self._hub.unsubscribe(client, command.id, tickers, kinds)
