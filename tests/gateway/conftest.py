@@ -218,10 +218,12 @@ Gateway = Callable[..., AbstractAsyncContextManager[Running]]
 
 @contextlib.asynccontextmanager
 async def _gateway(
-    transport: MemoryTransport | None = None, limits: GatewayLimits = DEFAULT_LIMITS, port: int = 0
+    transport: MemoryTransport | None = None, limits: GatewayLimits = DEFAULT_LIMITS, port: int = 0, **options: Any
 ) -> AsyncIterator[Running]:
     transport = transport or MemoryTransport()
-    service = GatewayService(transport, env=ENV, feed=FEED, host="127.0.0.1", port=port, clock=SystemClock(), limits=limits)
+    service = GatewayService(
+        transport, env=ENV, feed=FEED, host="127.0.0.1", port=port, clock=SystemClock(), limits=limits, **options
+    )
     running = Running(service, transport)
     running.task = asyncio.create_task(service.run())
     started = asyncio.create_task(service.started.wait())

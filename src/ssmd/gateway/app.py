@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from starlette.applications import Starlette
@@ -13,6 +14,8 @@ from starlette.routing import WebSocketRoute
 from ssmd.clock import Clock
 from ssmd.errors import SsmdError, Unavailable
 from ssmd.gateway.assembly import HOLD_NS
+from ssmd.gateway.checkpoint_store import CheckpointStore
+from ssmd.gateway.checkpointer import EVERY_S, Checkpointer
 from ssmd.gateway.feed_reader import FeedReader
 from ssmd.gateway.hub import CloseReason, Hub, HubLimits
 from ssmd.gateway.market_state import MarketState
@@ -34,6 +37,7 @@ class GatewayLimits(NamedTuple):
     Attributes:
         hold_ns: how long a hole in the stream may wait for its filling.
         drain_s: how long clients may take to read their last frames when the gateway stops.
+        checkpoint_s: time between two rounds of saving the derived state.
     """
 
     markets_max: int = 100_000
@@ -42,6 +46,7 @@ class GatewayLimits(NamedTuple):
     connection: ConnectionLimits = ConnectionLimits()
     hold_ns: int = HOLD_NS
     drain_s: int = DRAIN_S
+    checkpoint_s: float = EVERY_S
 
 
 DEFAULT_LIMITS: Final = GatewayLimits()
@@ -71,6 +76,7 @@ class GatewayService:
     Args:
         transport: access to the environment's streams; the caller closes it after `run`.
         host, port: where to listen; port 0 = any free one.
+        checkpoint: file that the derived state is kept in between runs; None = the stream is read from its start.
     """
 
     name = "gateway"
@@ -86,6 +92,7 @@ class GatewayService:
         clock: Clock,
         instance: str = "main",
         limits: GatewayLimits = DEFAULT_LIMITS,
+        checkpoint: Path | None = None,
     ) -> None:
         self.instance = instance
         self._env = env
@@ -97,6 +104,11 @@ class GatewayService:
         self.hub = Hub(self.state, limits.hub)
         self.reader = FeedReader(transport, env, self.state, self.hub, clock, hold_ns=limits.hold_ns)
         self.resumer = Resumer(transport, env, self.state, self.hub, self.reader)
+        self._checkpointer = (
+            None
+            if checkpoint is None
+            else Checkpointer(CheckpointStore(checkpoint), transport, self.state, self.reader, clock, limits.checkpoint_s)
+        )
         self._stopping = asyncio.Event()
         self.started = asyncio.Event()
         self.url = ""
@@ -114,18 +126,24 @@ class GatewayService:
         app = create_app(self.state, self.hub, self.resumer.start, self.health, self._clock, self._limits.connection)
         server = embedded_server(app, self._limits.drain_s)
         serving = asyncio.create_task(server.serve([listener]), name="gateway-server")
+        if self._checkpointer is not None:
+            await self._checkpointer.load()
         reading = asyncio.create_task(self.reader.run(), name="gateway-reader")
         stopping = asyncio.create_task(self._stopping.wait(), name="gateway-stop")
         tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [serving, reading, stopping]
+        if self._checkpointer is not None:
+            tasks.append(asyncio.create_task(self._checkpointer.run(), name="gateway-checkpoints"))
         try:
             await self._await_ready(server, serving, url)
             self.url = url
             self.started.set()
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # Neither ends by itself: what went wrong in them is what is raised here.
-            for ended in (serving, reading):
+            for ended in tasks:
                 if ended.done():
                     ended.result()
+            if self._checkpointer is not None:
+                await self._checkpointer.save()
             reading.cancel()
             await asyncio.wait([reading])
             await self._close_clients()
@@ -163,7 +181,9 @@ class GatewayService:
         self._stopping.set()
 
     async def flush(self) -> None:
-        """Nothing here is durable: nothing to do."""
+        """Save the derived state, so that the next start is quick."""
+        if self._checkpointer is not None:
+            await self._checkpointer.save()
 
     def health(self) -> Health:
         """Not ok while the stream cannot be read, while it is being caught up with, or while a hole holds it up."""

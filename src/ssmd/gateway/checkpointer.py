@@ -26,13 +26,20 @@ class Checkpointer:
     """`load` before the reader runs; `run` as a task beside it; `save` once more at the end."""
 
     def __init__(
-        self, store: CheckpointStore, transport: Transport, state: MarketState, reader: FeedReader, clock: Clock
+        self,
+        store: CheckpointStore,
+        transport: Transport,
+        state: MarketState,
+        reader: FeedReader,
+        clock: Clock,
+        every_s: float = EVERY_S,
     ) -> None:
         self._store = store
         self._transport = transport
         self._state = state
         self._reader = reader
         self._clock = clock
+        self._every_s = every_s
         self._log = structlog.get_logger("ssmd.gateway").bind(feed=state.feed)
         self._saved: dict[str, int] = {}
         self._of = ""
@@ -74,7 +81,7 @@ class Checkpointer:
     async def run(self) -> None:
         """Save for ever."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
             await self.save()
 
     async def save(self) -> None:

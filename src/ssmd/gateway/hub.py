@@ -120,10 +120,13 @@ class Hub:
         """Take a new client; `abort` cuts its connection without waiting.
 
         Raises:
-            Rejected: too many clients, or the gateway is stopping.
+            Rejected: too many clients, or the gateway is stopping, or not up to date yet: a client would be told old news as
+                new.
         """
         if not self.is_open:
             raise Rejected("gateway-stopping", "the gateway is stopping; try again later")
+        if not self._state.is_current:
+            raise Rejected("catching-up", "the gateway is catching up with the market stream; try again in a second")
         if len(self._clients) >= self.limits.clients_max:
             raise Rejected("too-many-clients", f"{len(self._clients)} clients are connected, the limit; try later")
         self._numbers += 1

@@ -69,7 +69,7 @@ class MarketRoutes:
         )
         page = list(islice(found, limit + 1))
         cursor = _encode_cursor(page[limit - 1].ticker) if len(page) > limit else None
-        shown = tuple(views.summary(market) for market in page[:limit])
+        shown = tuple(views.summary(self._state, market) for market in page[:limit])
         return _json(views.Markets(self._state.feed, shown, cursor, self._state.stream_seq))
 
     async def market(self, request: Request) -> Response:

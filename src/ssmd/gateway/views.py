@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from ssmd.gateway.market import Market
@@ -21,6 +23,7 @@ from ssmd.gateway.messages import (
 )
 from ssmd.identifiers import encode_token
 from ssmd.schemas.decimals import render
+from ssmd.schemas.records import Gap
 
 
 class BookCoverage(msgspec.Struct, frozen=True):
@@ -119,8 +122,16 @@ class Trades(msgspec.Struct, frozen=True):
     coverage: TradesCoverage
 
 
+CATCHING_UP: Final = "catching-up"
+"""Why nothing is verified while the gateway has not read all of the stream yet."""
+
+
+def _doubt(state: MarketState, market: Market) -> tuple[str, Gap | None] | None:
+    return market.book_doubt if state.is_current else (CATCHING_UP, None)
+
+
 def book_coverage(state: MarketState, market: Market) -> BookCoverage:
-    doubt = market.book_doubt
+    doubt = _doubt(state, market)
     reason, gap = doubt if doubt is not None else ("", None)
     at = market.book_at
     return BookCoverage(
@@ -178,7 +189,7 @@ def snapshot(state: MarketState, market: Market) -> SnapshotMessage:
     )
 
 
-def summary(market: Market) -> MarketSummary:
+def summary(state: MarketState, market: Market) -> MarketSummary:
     book, status, quote = market.book, market.status, market.quote
     bid, ask = book.best_bid, book.best_ask
     last_price = None
@@ -193,7 +204,7 @@ def summary(market: Market) -> MarketSummary:
         best_bid=None if bid is None else render(bid.price, book.price_exponent),
         best_ask=None if ask is None else render(ask.price, book.price_exponent),
         last_price=last_price,
-        verified=market.book_doubt is None,
+        verified=_doubt(state, market) is None,
         stream_seq=market.last_stream_seq,
         ts_recv_ns=0 if market.last is None else market.last.ts_recv_ns,
     )
@@ -243,7 +254,7 @@ def _trades_coverage(state: MarketState, market: Market) -> TradesCoverage:
     # A gap of the whole connection is held by each market and by the feed: told once.
     gaps = {(gap.gap_id, gap.channel): gap for gap in sorted(known, key=lambda gap: (gap.start_ns, gap.gap_id))}
     return TradesCoverage(
-        verified=not gaps,
+        verified=not gaps and state.is_current,
         gaps=tuple(gap_view(gap) for gap in gaps.values()),
         is_truncated=market.trades_count > len(market.trades),
         as_of_stream_seq=state.stream_seq,

@@ -226,7 +226,8 @@ async def _gateway(parts: Parts) -> Component:
     environment = parts.environment
     transport = await open_transport(environment, parts.variables)
     parts.stack.push_async_callback(transport.close)
-    settings = environment.document.gateway
+    document = environment.document
+    settings = document.gateway
     running = environment.run.endpoints.gateway_url if environment.run is not None else ""
     return GatewayService(
         transport,
@@ -235,6 +236,7 @@ async def _gateway(parts: Parts) -> Component:
         host=settings.host,
         port=urlsplit(running).port or settings.port if running else settings.port,
         clock=parts.clock,
+        checkpoint=environment.directory / "gateway" / "main.sqlite" if document.transport.backend == "nats" else None,
     )
 
 
