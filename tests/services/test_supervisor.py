@@ -12,7 +12,7 @@ import pytest
 from ssmd.errors import Unavailable
 from ssmd.services.embedded_servers import prepare_nats
 from ssmd.services.processes import ProcessMark, is_running, mark_of, read_mark
-from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, spec_of
+from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, last_word, spec_of
 
 QUICK = RestartPolicy(limit=3, first_s=0.01, max_s=0.02)
 
@@ -244,3 +244,18 @@ async def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         while any(mark is not None and is_running(mark) for mark in marks):
             await asyncio.sleep(0.02)
+
+
+async def test_a_component_that_gives_up_is_told_in_its_own_words(tmp_path: Path) -> None:
+    line = '{"level":"error","event":"cannot-go-on","reason":"key kalshi has no value","mend":"export SSMD_KALSHI_..."}'
+    code = f"import sys; print({line!r}); print('bye'); sys.exit(2)"
+    async with Supervisor(policy=QUICK) as supervisor:
+        with pytest.raises(Unavailable) as found:
+            await supervisor.start(python(tmp_path, "child", code, ready=exists(tmp_path / "never")))
+    assert found.value.message == "child ended with status 2 while starting: key kalshi has no value"
+    assert found.value.mend == "export SSMD_KALSHI_..."
+
+
+@pytest.mark.parametrize("lines", ["", "out of luck", '{"event":"stopped","reason":"x"}', '{"event":"cannot-go-on"}', "[1]"])
+def test_other_lines_are_no_last_word(lines: str) -> None:
+    assert last_word(lines) is None

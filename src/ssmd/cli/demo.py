@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +59,7 @@ class _Teller:
         for gap in gaps:
             until = "and is still open" if gap.end_ns is None else f"to {time_of(gap.end_ns)}"
             length = "" if gap.end_ns is None else f" ({duration_of(gap.end_ns - gap.start_ns)})"
-            self.say(f"missing from {time_of(gap.start_ns)} {until}{length}, {len(gap.tickers) or 'all'} tickers")
+            self.say(f"missing from {time_of(gap.start_ns)} {until}{length}, {_tickers_of(gap)} tickers")
             self.say(f"because: {gap.cause}; {gap.evidence}")
 
 
@@ -79,7 +81,7 @@ def demo(
     invocation = invocation_of(ctx)
     configure_logging("demo", invocation.clock, sys.stderr, level="warning")
     directory = keep if keep is not None else invocation.workspace.state / "demo"
-    staged = Demo(invocation.variables, invocation.clock, system_random, _Teller(invocation))
+    staged = Demo(invocation.variables, invocation.clock, system_random, invocation.actor(), _Teller(invocation))
     report = run(staged.run(directory, capture))
     if output is Format.JSON:
         print_json(report)
@@ -94,8 +96,9 @@ def _show(invocation: Invocation, report: DemoReport) -> None:
         print_heading(f"What happened on {history.day.date} (ssmd day history)")
         print_table(
             invocation,
-            ["time (UTC)", "who", "subject", "what"],
-            [(time_of(line.at_ns), line.actor, line.subject, line.what) for line in history.lines],
+            ["time (UTC)", "who", "what"],
+            # The date is in the heading, and whom it concerns nearly always is who says it.
+            [(time_of(line.at_ns).partition(" ")[2], line.actor, line.what) for line in history.lines],
         )
     print_heading("What there is (ssmd data inventory)")
     print_table(
@@ -125,7 +128,7 @@ def _show(invocation: Invocation, report: DemoReport) -> None:
                 time_of(gap.start_ns),
                 "open" if gap.end_ns is None else time_of(gap.end_ns),
                 "" if gap.end_ns is None else duration_of(gap.end_ns - gap.start_ns),
-                len(gap.tickers) or "all",
+                _tickers_of(gap),
                 gap.cause,
                 gap.evidence,
             )
@@ -143,15 +146,13 @@ def _show_where(report: DemoReport) -> None:
     workspace = Path(report.workspace)
     shown = workspace.relative_to(Path.cwd()) if workspace.is_relative_to(Path.cwd()) else workspace
     print_heading("Where to look")
-    lines = [
-        f"ssmd --workspace {shown} day history",
-        f"ssmd --workspace {shown} data gaps --feed kalshi",
-        f"ssmd --workspace {shown} journal show",
-    ]
+    ssmd = f"{_own_name()} --workspace {shlex.quote(str(shown))}"
+    lines = [f"{ssmd} day history", f"{ssmd} data gaps --feed kalshi", f"{ssmd} journal show"]
     if raw:
         lines.append(f"zstdcat {_short(raw)} | jq .frame")
     if book:
-        lines.append(f"zstdcat {_short(book)} | capnp decode exchanges/schemas/market.capnp Record")
+        definition = _short(str(workspace / "exchanges" / "schemas" / "market.capnp"))
+        lines.append(f"zstdcat {_short(book)} | capnp decode {definition} Record")
     for line in lines:
         sys.stdout.write(f"  {line}\n")
     if report.is_rebuilt_equal is not None:
@@ -164,6 +165,21 @@ def print_heading(text: str) -> None:
     sys.stdout.write(f"\n{text}\n\n")
 
 
+def _tickers_of(gap: GapLine) -> int | str:
+    """How many; "all" where it concerns a channel as a whole and names none."""
+    return sum(1 for ticker in gap.tickers if ticker != "*") or "all"
+
+
+def _own_name() -> str:
+    """How this program is called from here: by its name where the shell finds it, else by its path (`.venv/bin/ssmd`)."""
+    called = Path(sys.argv[0])
+    found = shutil.which("ssmd")
+    if called.name != "ssmd" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "ssmd"
+    return _short(str(called.absolute()))
+
+
 def _short(path: str) -> str:
+    """From the current directory where it lies below, and as a shell takes it."""
     given = Path(path)
-    return str(given.relative_to(Path.cwd())) if given.is_relative_to(Path.cwd()) else path
+    return shlex.quote(str(given.relative_to(Path.cwd())) if given.is_relative_to(Path.cwd()) else path)

@@ -59,11 +59,12 @@ class Invocation:
 
     def actor(self) -> str:
         """Who types ("cli:anna")."""
+        import getpass  # noqa: PLC0415 - keeps --help quick
+
         try:
-            user = self.variables.get("USER") or self.variables.get("LOGNAME") or str(os.getuid())
-        except AttributeError:  # a system without user ids
-            user = "unknown"
-        return f"cli:{user}"
+            return f"cli:{getpass.getuser()}"
+        except (KeyError, OSError):  # a user id without a name, as in a container
+            return f"cli:{os.getuid()}"
 
 
 def invocation_of(ctx: typer.Context) -> Invocation:

@@ -28,4 +28,12 @@ def up(
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve(env)
-    return run_up(environment, invocation.variables, clock=invocation.clock, random=system_random, say=say, with_day=not no_day)
+    return run_up(
+        environment,
+        invocation.variables,
+        clock=invocation.clock,
+        random=system_random,
+        actor=invocation.actor(),
+        say=say,
+        with_day=not no_day,
+    )

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+import msgspec
+
 from ssmd.errors import SsmdError, Unavailable
 from ssmd.services.embedded_servers import PreparedServer
 from ssmd.services.processes import ProcessMark, last_lines, mark_of, spawn, stop_child
@@ -70,11 +72,23 @@ class RestartPolicy(NamedTuple):
         return whole * (1 - fraction / 2)
 
 
+class _LastWord(msgspec.Struct, frozen=True, tag_field="event", tag="cannot-go-on"):
+    """The line with which a component of ours gives up (`wiring.process`)."""
+
+    reason: str
+    mend: str = ""
+
+
 What = Literal["started", "ready", "exited", "restarting", "finished", "gave-up", "stopped"]
 
 
 class ChildEvent(NamedTuple):
-    """Something happened to a child. `status` is its exit status (negative = the signal) where it ended, else None."""
+    """Something happened to a child.
+
+    Attributes:
+        status: its exit status (negative = the signal) where it ended, else None.
+        detail: of "exited" the last lines of its log; of "restarting" and "gave-up" a sentence.
+    """
 
     name: str
     what: What
@@ -224,6 +238,9 @@ class Supervisor:
 
     def _failure_of(self, child: _Child, trouble: str) -> Unavailable:
         lines = last_lines(child.spec.log_path, after=child.log_start)
+        said = last_word(lines)
+        if said is not None:
+            return Unavailable(f"{child.spec.name} {trouble}: {said.reason}", mend=said.mend or f"see {child.spec.log_path}")
         words = f"; its log ends:\n{lines}" if lines else " and logged nothing"
         return Unavailable(f"{child.spec.name} {trouble}{words}", mend=f"see {child.spec.log_path}")
 
@@ -292,3 +309,13 @@ class Supervisor:
         if was_running:
             self._tell(ChildEvent(child.spec.name, "stopped", child.process.pid, status))
         return status
+
+
+def last_word(lines: str) -> _LastWord | None:
+    """Why a component gave up, as it said itself in the last lines of its log; None when it did not say."""
+    for line in reversed(lines.splitlines()):
+        try:
+            return msgspec.json.decode(line, type=_LastWord)
+        except msgspec.DecodeError:
+            continue
+    return None

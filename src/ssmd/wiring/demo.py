@@ -19,7 +19,7 @@ import msgspec
 import zstandard
 
 from ssmd.clock import Clock, date_of, iso_of
-from ssmd.errors import Misconfigured, Unavailable
+from ssmd.errors import Malformed, Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.projections import queries
 from ssmd.projections.queries import DayHistory, GapLine, InventoryLine
@@ -32,7 +32,7 @@ from ssmd.wiring.backends import open_journal, open_rows_store, open_storage
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.system import LocalSystem, race_failure
 from ssmd.wiring.trading_day import day_procedure, end_day
-from ssmd.wiring.up import begin_day, user_name
+from ssmd.wiring.up import begin_day
 
 ENV: Final = "demo"
 MARKER: Final = "ssmd-demo"
@@ -108,6 +108,7 @@ class Demo:
     variables: Mapping[str, str]
     clock: Clock
     random: RandomBytes
+    actor: str
     stage: Stage
     capture_s: float = CAPTURE_S
 
@@ -124,15 +125,15 @@ class Demo:
             await asyncio.to_thread(_check_capture, capture)
         environment = await asyncio.to_thread(self._prepare, directory, capture)
         async with LocalSystem(environment, self.variables, self.clock, self.stage.say) as system:
-            work = asyncio.create_task(self._work(system, capture))
-            await race_failure(system, work)
-            report = await work
+            report = await race_failure(system, self._work(system, capture))
             self.stage.step("Stopping")
         return report
 
     def _prepare(self, directory: Path, capture: Path | None) -> ResolvedEnvironment:
         workspace = Workspace(directory.resolve())
         marker = workspace.root / MARKER
+        if workspace.root.exists() and not workspace.root.is_dir():
+            raise Misconfigured(f"{directory} is not a directory", mend="name another with --keep")
         if workspace.root.exists() and any(workspace.root.iterdir()):
             if not marker.exists():
                 raise Misconfigured(
@@ -166,7 +167,9 @@ class Demo:
     async def _work(self, system: LocalSystem, capture: Path | None) -> DemoReport:
         stage = self.stage
         stage.step("A trading day is started")
-        date = await begin_day(system.environment, self.variables, self.clock, self.random, stage.say)
+        date = await begin_day(
+            system.environment, self.variables, self.clock, self.random, stage.say, actor=self.actor, reason="ssmd demo"
+        )
         is_equal: bool | None = None
         if capture is not None:
             stage.step(f"Capturing {capture.name}")
@@ -198,10 +201,9 @@ class Demo:
             raw = (await system.health("raw-archiver"))["stats"]
         except Unavailable:
             return {}
-        told = ", ".join(f"{name} {value:,}" for name, value in raw.items() if name in ("lines", "entries", "records"))
         self.stage.progress(
-            f"{stats['frames']:>9,} frames received, session {stats['sessions']}, "
-            f"tape {stats['tape_bytes'] / 1e6:6.1f} MB{'; archived: ' + told if told else ''}"
+            f"{stats['frames']:>9,} frames since the connector's start, tape {stats['tape_bytes'] / 1e6:6.1f} MB; "
+            f"archive: {raw['records']:,} lines sealed, {raw['open_bytes'] / 1e6:.1f} MB open"
         )
         figures: dict[str, int] = stats
         return figures
@@ -282,9 +284,8 @@ class Demo:
     # Answers
 
     async def _end_day(self, system: LocalSystem, date: str) -> None:
-        actor = f"cli:{user_name()}"
         async with day_procedure(
-            system.environment, self.variables, clock=self.clock, random=self.random, actor=actor, say=self.stage.say
+            system.environment, self.variables, clock=self.clock, random=self.random, actor=self.actor, say=self.stage.say
         ) as procedure:
             await end_day(procedure, date, reason="the demo is over")
 
@@ -347,9 +348,10 @@ def _yaml_text(path: Path) -> str:
 
 
 def _check_capture(path: Path) -> None:
-    """Read it once before anything is started. Raises Malformed with the line."""
-    for _ in frames(path):
-        pass
+    """Read it once before anything is started. Raises Malformed with the bad line, or where there is none at all."""
+    count = sum(1 for _ in frames(path))
+    if not count:
+        raise Malformed(f"capture {path} holds no frame", mend="name one that does: --capture FILE")
 
 
 def count_frames(path: Path) -> int:

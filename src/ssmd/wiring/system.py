@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from ssmd.clock import Clock
-from ssmd.errors import Misconfigured, SsmdError, Unavailable
+from ssmd.errors import Misconfigured, Unavailable
 from ssmd.services.embedded_servers import PreparedServer, prepare_cache, prepare_nats, usable_port
 from ssmd.services.first_failure import first_failure
 from ssmd.services.run_file import Endpoints, RunFile, RunLock
-from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, spec_of
+from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, last_word, spec_of
 from ssmd.streams import topology
 from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient
 from ssmd.wiring.backends import JOURNAL_DIRECTORY
-from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
+from ssmd.wiring.environment import ResolvedEnvironment, Server, resolve_environment
 
 TRANSPORT_DIRECTORY: Final = "nats-transport"
 CACHE_DIRECTORY: Final = "cache"
@@ -28,6 +29,7 @@ STARTED_WITHIN_S: Final = 60.0
 CAPTURING_WITHIN_S: Final = 30.0
 
 Say = Callable[[str], None]
+Result = TypeVar("Result")
 
 
 class LocalSystem:
@@ -87,6 +89,7 @@ class LocalSystem:
 
     async def _start(self) -> None:
         environment = self.environment
+        check_secrets(environment, self.variables)
         self._started_ns = self._clock.now_ns()
         self._lock = self._stack.enter_context(RunLock(environment.directory, environment.name))
         await self._lock.stop_leftovers(self._say)
@@ -181,8 +184,7 @@ class LocalSystem:
 
     def _on_event(self, event: ChildEvent) -> None:
         if event.what in ("exited", "restarting", "gave-up"):
-            status = "" if event.status is None else f" (status {event.status})"
-            self._say(f"{event.name} {event.what}{status}{': ' + event.detail.splitlines()[-1] if event.detail else ''}")
+            self._say(f"{event.name} {_news_of(event)}")
         if event.what == "ready" and not self._is_stopping:
             self._say(f"{event.name} is up (process {event.pid})")
             if self._lock is not None:
@@ -253,15 +255,44 @@ async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str
             await connection.close()
 
 
-async def race_failure(system: LocalSystem, work: asyncio.Task[Any]) -> None:
-    """Wait for `work`, or for a child that gave up: then `work` is cancelled and the child's failure raised."""
+async def race_failure(system: LocalSystem, work: Awaitable[Result]) -> Result:
+    """Do `work`; where a child gives up meanwhile, cancel it and raise the child's failure."""
+    doing = asyncio.ensure_future(work)
     failed = asyncio.create_task(system.supervisor.failed())
     try:
-        await asyncio.wait({work, failed}, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done() and not work.done():
-            work.cancel()
-            await asyncio.wait({work})
-            error: SsmdError = failed.result()
-            raise error
+        await asyncio.wait({doing, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise failed.result()
+        return doing.result()
     finally:
-        failed.cancel()
+        for task in (doing, failed):
+            task.cancel()
+        await asyncio.gather(doing, failed, return_exceptions=True)
+
+
+def check_secrets(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> None:
+    """Refuse before anything is started or written where a secret that somebody must give was not given.
+
+    Raises:
+        Misconfigured: which, and how it is given.
+    """
+    servers: tuple[Server, ...] = ("journal", "transport", "cache")
+    for server in servers:
+        if not environment.is_embedded(server):
+            environment.server_url(server, variables)
+    # A generated one is made by the process that needs it, inside the lock.
+    if not environment.uses_simulator:
+        environment.capture_key(variables)
+
+
+def _news_of(event: ChildEvent) -> str:
+    """What happened, in words. The log lines of a child that was killed say nothing about why."""
+    if event.what == "restarting":
+        return f"is started again: {event.detail}"
+    if event.what == "gave-up":
+        return f"is not started again: {event.detail}"
+    if event.status is not None and event.status < 0:
+        return f"was ended by {signal.Signals(-event.status).name}"
+    said = last_word(event.detail)
+    why = said.reason if said is not None else event.detail.rpartition("\n")[2]
+    return f"ended with status {event.status}{f': {why}' if why else ''}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ssmd.clock import Clock
 from ssmd.errors import Rejected
 from ssmd.identifiers import RandomBytes
-from ssmd.settings import Workspace
 from ssmd.wiring.environment import ResolvedEnvironment
-from ssmd.wiring.system import LocalSystem, race_failure
+from ssmd.wiring.system import LocalSystem
 from ssmd.wiring.trading_day import day_procedure, start_day, today_in
 
 
@@ -22,19 +21,21 @@ def run_up(
     *,
     clock: Clock,
     random: RandomBytes,
+    actor: str,
     say: Callable[[str], None],
     with_day: bool = True,
 ) -> int:
-    """Run the system until SIGINT or SIGTERM; blocks. Returns the exit status.
+    """Run the system until SIGINT or SIGTERM, while it starts as well; blocks. Returns the exit status.
 
     Args:
+        actor: who starts the trading day ("cli:anna").
         with_day: start today's trading day once all is up.
 
     Raises:
         Misconfigured: it cannot start, or another `ssmd up` of the environment runs.
         Unavailable: a part did not come up, or gave up after its restarts.
     """
-    return asyncio.run(_run(environment, variables, clock, random, say, with_day=with_day))
+    return asyncio.run(_run(environment, variables, clock, random, actor if with_day else "", say))
 
 
 async def _run(
@@ -42,21 +43,24 @@ async def _run(
     variables: Mapping[str, str],
     clock: Clock,
     random: RandomBytes,
+    day_actor: str,
     say: Callable[[str], None],
-    *,
-    with_day: bool,
 ) -> int:
-    stopping = asyncio.Event()
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    starting = asyncio.create_task(_serve(environment, variables, clock, random, say, stopping, with_day=with_day))
-    told = asyncio.create_task(stopping.wait())
+        loop.add_signal_handler(number, told.set)
+    serving = asyncio.create_task(_serve(environment, variables, clock, random, day_actor, say))
+    stopping = asyncio.create_task(told.wait())
     try:
-        await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-        await starting
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            say("stopping")
+            serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
     finally:
-        told.cancel()
+        stopping.cancel()
     return 0
 
 
@@ -65,22 +69,20 @@ async def _serve(
     variables: Mapping[str, str],
     clock: Clock,
     random: RandomBytes,
+    day_actor: str,
     say: Callable[[str], None],
-    stopping: asyncio.Event,
-    *,
-    with_day: bool,
 ) -> None:
+    """Start the system and keep it until cancelled."""
     async with LocalSystem(environment, variables, clock, say) as system:
         run = system.environment.run
         if run is not None:
             say(f"gateway: {run.endpoints.gateway_url}/v1/health")
             if run.endpoints.simulator_websocket:
                 say(f"simulator: {run.endpoints.simulator_websocket}")
-        if with_day:
-            await begin_day(system.environment, variables, clock, random, say)
+        if day_actor:
+            await begin_day(system.environment, variables, clock, random, say, actor=day_actor)
         say(f"{environment.name} is up; Ctrl-C stops it")
-        await race_failure(system, asyncio.create_task(stopping.wait()))
-        say("stopping")
+        raise await system.supervisor.failed()
 
 
 async def begin_day(
@@ -89,26 +91,15 @@ async def begin_day(
     clock: Clock,
     random: RandomBytes,
     say: Callable[[str], None],
+    *,
+    actor: str = "cli:unknown",
+    reason: str = "ssmd up",
 ) -> str:
     """Start today's trading day; a day that is over already stays so. Returns its date."""
     date = today_in(environment.document.timezone, clock)
-    actor = f"cli:{user_name()}"
     async with day_procedure(environment, variables, clock=clock, random=random, actor=actor, say=say) as procedure:
         try:
-            await start_day(procedure, date, reason="ssmd up")
+            await start_day(procedure, date, reason=reason)
         except Rejected as error:
             say(f"trading day {date} is not started: {error.message}")
     return date
-
-
-def user_name() -> str:
-    """Who runs this, for the journal's `actor`."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-def workspace_hint(workspace: Workspace, here: Workspace) -> str:
-    """What to put between `ssmd` and its command so that it means `workspace` when called from `here`."""
-    return "" if workspace.root == here.root else f" --workspace {workspace.root}"
