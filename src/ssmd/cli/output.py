@@ -1,7 +1,7 @@
 """How answers are shown: tables for people, JSON for programs.
 
-On a terminal tables are drawn by rich; into a pipe they are plain columns, one row a line. JSON is one document with the
-exact values (decimals stay text).
+On a terminal tables are drawn by rich, or, where they do not fit its width, in lines below one another (`cli.narrow_table`);
+into a pipe they are plain columns, one row a line. JSON is one document with the exact values (decimals stay text).
 """
 
 from __future__ import annotations
@@ -126,9 +126,23 @@ def _print_rich(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from ssmd.cli.narrow_table import COLUMN_GAP, LAST_COLUMN_MIN, narrow_table, natural_widths  # noqa: PLC0415
+
+    console = Console(color_system="auto" if has_color(invocation) else None, highlight=False)
+    widths = natural_widths([headings, *cells])
+    *fixed, last = widths
+    beside_last = console.width - sum(fixed) - COLUMN_GAP * len(widths)
+    if beside_last < min(last, LAST_COLUMN_MIN):
+        bold, plain = ("\x1b[1m", "\x1b[0m") if has_color(invocation) else ("", "")
+        first, *rest = narrow_table(headings, is_right, cells, console.width)
+        sys.stdout.write("".join(f"{line}\n" for line in ([title] if title else [])))
+        sys.stdout.write("".join(f"{bold}{line}{plain}\n" for line in first))
+        sys.stdout.write("".join(f"{line}\n" for row in rest for line in row))
+        return
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, right in zip(headings, is_right, strict=True):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for index, (heading, right) in enumerate(zip(headings, is_right, strict=True)):
+        is_last = index == len(fixed)
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not is_last)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: what stands in brackets is no markup
-    Console(color_system="auto" if has_color(invocation) else None, highlight=False).print(table)
+    console.print(table)
