@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from ssmd.application.snapshotting import Folded, Snapshotting
 from ssmd.clock import Clock
 from ssmd.domain.decider import Catalogue, Decider, tag_of
 from ssmd.domain.envelope import AggregateId, Envelope
@@ -21,6 +22,7 @@ from ssmd.errors import Conflict, Rejected
 from ssmd.identifiers import RandomBytes, uuid7
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal
+from ssmd.streams.journal_snapshots import Snapshots
 
 Command = TypeVar("Command")
 Event = TypeVar("Event", bound=msgspec.Struct)
@@ -46,12 +48,6 @@ class Handled(NamedTuple, Generic[Event, State]):
     state: State
 
 
-class _Kept(NamedTuple):
-    version: int
-    position: int
-    state: Any
-
-
 class _Origin(NamedTuple):
     actor: str
     correlation_id: str
@@ -63,15 +59,25 @@ class Application:
 
     Args:
         config: git commit of the registry in force, written into each envelope; "" = not under git.
+        snapshots: where long histories are abbreviated; None = nowhere.
     """
 
-    def __init__(self, journal: Journal, catalogue: Catalogue, clock: Clock, random: RandomBytes, config: str = "") -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        catalogue: Catalogue,
+        clock: Clock,
+        random: RandomBytes,
+        config: str = "",
+        snapshots: Snapshots | None = None,
+    ) -> None:
         self.journal = journal
+        self._snapshotting = None if snapshots is None else Snapshotting(snapshots, journal, catalogue)
         self._catalogue = catalogue
         self._clock = clock
         self._random = random
         self._config = config
-        self._kept: OrderedDict[AggregateId, _Kept] = OrderedDict()
+        self._kept: OrderedDict[AggregateId, Folded] = OrderedDict()
 
     async def state(self, decider: Decider[Command, Event, State], id_parts: tuple[str, ...]) -> State:
         """The aggregate's state as of now, read from the journal."""
@@ -147,8 +153,9 @@ class Application:
                 for count, chunk in _chunks(decided):
                     sealed = self._envelopes(aggregate, kept.version, chunk, origin, command_id)
                     position = await self._append(aggregate, kept.version, sealed, command_id)
-                    kept = _Kept(kept.version + len(chunk), position, decider.fold(chunk, kept.state))
-                    self._keep(aggregate, kept)
+                    state = decider.fold(chunk, kept.state)
+                    kept = Folded(kept.version + len(chunk), position, state, kept.snapshot_version)
+                    kept = await self._keep(decider, aggregate, kept, sealed[-1].id)
                     commands = commands[count:]
                     events += chunk
                     envelopes += sealed
@@ -162,7 +169,7 @@ class Application:
 
     async def _decide(
         self, decider: Decider[Command, Event, State], aggregate: AggregateId, commands: Sequence[Command]
-    ) -> tuple[_Kept, list[Sequence[Event]]]:
+    ) -> tuple[Folded, list[Sequence[Event]]]:
         kept = self._kept.get(aggregate)
         if kept is not None:
             try:
@@ -174,21 +181,32 @@ class Application:
         kept = await self._refresh(decider, aggregate, kept)
         return kept, _decide_all(decider, kept.state, commands)
 
-    async def _refresh(self, decider: Decider[Command, Event, State], aggregate: AggregateId, kept: _Kept | None) -> _Kept:
-        kept = kept or _Kept(0, 0, decider.initial)
-        recorded = await self.journal.load(aggregate, after_version=kept.version)
+    async def _refresh(self, decider: Decider[Command, Event, State], aggregate: AggregateId, kept: Folded | None) -> Folded:
+        if kept is None and self._snapshotting is not None:
+            kept = await self._snapshotting.load(decider, aggregate)
+            if kept is not None:
+                return await self._keep(decider, aggregate, kept, "")
+        kept = kept or Folded(0, 0, decider.initial, 0)
+        recorded = await self.journal.load(aggregate, after_version=kept.version, after_position=kept.position)
+        event_id = ""
         if recorded:
             events: list[Any] = [self._catalogue.decode(one.envelope.type, one.envelope.data) for one in recorded]
             last = recorded[-1]
-            kept = _Kept(last.envelope.version, last.position, decider.fold(events, kept.state))
-        self._keep(aggregate, kept)
-        return kept
+            event_id = last.envelope.id
+            kept = Folded(last.envelope.version, last.position, decider.fold(events, kept.state), kept.snapshot_version)
+        return await self._keep(decider, aggregate, kept, event_id)
 
-    def _keep(self, aggregate: AggregateId, kept: _Kept) -> None:
+    async def _keep(
+        self, decider: Decider[Command, Event, State], aggregate: AggregateId, kept: Folded, event_id: str
+    ) -> Folded:
+        """Remember the state; `event_id` = the event it stands behind, "" = a snapshot cannot be taken here."""
+        if event_id and self._snapshotting is not None:
+            kept = kept._replace(snapshot_version=await self._snapshotting.keep(decider, aggregate, kept, event_id))
         self._kept[aggregate] = kept
         self._kept.move_to_end(aggregate)
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
+        return kept
 
     async def _append(self, aggregate: AggregateId, version: int, envelopes: list[Envelope], command_id: str) -> int:
         try:

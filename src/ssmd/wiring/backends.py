@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ssmd.projections.store import RowStore
     from ssmd.projections.views import Views
     from ssmd.streams.journal import Journal
+    from ssmd.streams.journal_snapshots import Snapshots
     from ssmd.streams.transport import Transport
 
 JOURNAL_DIRECTORY: Final = "nats-journal"
@@ -54,6 +55,17 @@ async def open_journal(environment: ResolvedEnvironment, variables: Mapping[str,
             from ssmd.streams.journal_sqlite import SqliteJournal  # noqa: PLC0415 - see the module
 
             return await SqliteJournal.open(environment.directory / JOURNAL_FILE, environment.name)
+
+
+def open_snapshots(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Snapshots:
+    """Where the environment's long histories are abbreviated; nothing is connected before it is used. `close` it."""
+    if environment.document.journal.backend == "nats":
+        from ssmd.streams.journal_snapshots import NatsSnapshots  # noqa: PLC0415 - see the module
+
+        return NatsSnapshots(environment.server_url("journal", variables), environment.name)
+    from ssmd.streams.journal_snapshots import MemorySnapshots  # noqa: PLC0415 - see the module
+
+    return MemorySnapshots()
 
 
 async def open_transport(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Transport:

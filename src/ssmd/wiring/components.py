@@ -17,7 +17,7 @@ from ssmd.errors import Misconfigured
 from ssmd.identifiers import RandomBytes
 from ssmd.services.armed_crash import ArmedCrash
 from ssmd.services.component import Component
-from ssmd.wiring.backends import open_journal, open_rows_store, open_storage, open_transport
+from ssmd.wiring.backends import open_journal, open_rows_store, open_snapshots, open_storage, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ async def _connector(parts: Parts) -> Component:
         else await open_journal(environment, variables)
     )
     parts.stack.push_async_callback(journal.close)
+    snapshots = open_snapshots(environment, variables)
+    parts.stack.push_async_callback(snapshots.close)
     tape = document.tape
     return ConnectorService(
         access.venue(document.feed, environment.feed_version.wire),
@@ -130,7 +132,7 @@ async def _connector(parts: Parts) -> Component:
         capture.connection,
         environment.directory / "tape" / capture.connection,
         transport,
-        Application(journal, CATALOGUE, parts.clock, parts.random, environment.config),
+        Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots),
         parts.clock,
         parts.random,
         ConnectorSettings(
@@ -179,13 +181,15 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     parts.stack.push_async_callback(transport.close)
     journal = await open_journal(environment, parts.variables)
     parts.stack.push_async_callback(journal.close)
+    snapshots = open_snapshots(environment, parts.variables)
+    parts.stack.push_async_callback(snapshots.close)
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
     return {
         "instance": "main",
         "transport": transport,
         "storage": storage,
-        "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config),
+        "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots),
         "clock": parts.clock,
         "random": parts.random,
         "spool": environment.directory / "spool" / component,
