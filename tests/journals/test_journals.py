@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ssmd.domain import archive, capture, dead_letter, environment, projection, trading_day
+from ssmd.domain import archive, capture, client, dead_letter, environment, projection, trading_day
 from ssmd.domain.capture import TapePlace
 from ssmd.domain.catalogue import CATALOGUE, RELEASED
 from ssmd.domain.decider import tag_of
@@ -64,6 +64,13 @@ STATES: dict[str, Any] = {
     "capture": capture.State(last=TapePlace(SESSION, 24, 0), epoch=1),
     "archive": archive.State(
         epoch=1, instance="raw-archiver-0", incarnation="5f1e", last_seq=42, segments=2, records=197, size_bytes=3579
+    ),
+    "client": client.State(
+        created=client.Created(
+            "research bot", "5f" * 32, ("stream", "markets"), 1_810_000_000_000_000_000, ("kalshi",), 50, 3, "conflated"
+        ),
+        is_revoked=True,
+        disconnect="0198a3c4-0000-7000-8000-0000000000b1",
     ),
     "dead-letter": dead_letter.State(is_recorded=True),
     "projection": projection.State(

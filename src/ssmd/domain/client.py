@@ -1,8 +1,12 @@
-"""Aggregate `client . {id}`: who may ask the gateway. What the client shows is never here, only its fingerprint."""
+"""Aggregate `client . {id}`: who may ask the gateway. What the client shows is never here, only its fingerprint.
+
+A mode says how a client that does not keep up is served: realtime (told what it lost, and closed), conflated (of each market
+and kind the newest, at intervals), latest (of each market and kind the newest, whenever it has read what it was sent).
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -12,17 +16,26 @@ from ssmd.errors import Rejected
 
 AGGREGATE: Final = "client"
 
+Mode = Literal["realtime", "conflated", "latest"]
+
 
 # Commands
 
 
 class CreateClient(msgspec.Struct, frozen=True):
-    """`name`: for people; `expires_ns` 0 = it does not expire."""
+    """`name`: for people; `expires_ns` 0 = it does not expire; `feeds` () = all of the environment's.
+
+    `requests_per_s`, `connections_max`: 0 = as the gateway has it for everybody.
+    """
 
     name: str
     fingerprint: str
     scopes: tuple[str, ...] = ()
     expires_ns: int = 0
+    feeds: tuple[str, ...] = ()
+    requests_per_s: int = 0
+    connections_max: int = 0
+    mode: Mode = "realtime"
 
 
 class RotateClient(msgspec.Struct, frozen=True):
@@ -37,6 +50,19 @@ class RecordAccess(msgspec.Struct, frozen=True):
 
     process: str
     access_id: str
+
+
+class SetMode(msgspec.Struct, frozen=True):
+    """Its connections are served so from now on, unless a subscription says otherwise."""
+
+    mode: Mode
+
+
+class DisconnectClient(msgspec.Struct, frozen=True):
+    """Cut its connections; it may come back. `request_id` identifies the wish."""
+
+    request_id: str
+    reason: str
 
 
 class RevokeClient(msgspec.Struct, frozen=True):
@@ -57,6 +83,10 @@ class Created(msgspec.Struct, frozen=True, tag_field="type", tag="client.created
     fingerprint: str
     scopes: tuple[str, ...]
     expires_ns: int
+    feeds: tuple[str, ...] = ()
+    requests_per_s: int = 0
+    connections_max: int = 0
+    mode: Mode = "realtime"
 
 
 class Rotated(msgspec.Struct, frozen=True, tag_field="type", tag="client.rotated.v1"):
@@ -70,6 +100,15 @@ class Accessed(msgspec.Struct, frozen=True, tag_field="type", tag="client.access
     access_id: str
 
 
+class ModeSet(msgspec.Struct, frozen=True, tag_field="type", tag="client.mode-set.v1"):
+    mode: Mode
+
+
+class DisconnectRequested(msgspec.Struct, frozen=True, tag_field="type", tag="client.disconnect-requested.v1"):
+    request_id: str
+    reason: str
+
+
 class Revoked(msgspec.Struct, frozen=True, tag_field="type", tag="client.revoked.v1"):
     reason: str
 
@@ -78,21 +117,25 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="type", tag="client.deleted
     reason: str
 
 
-ClientCommand = CreateClient | RotateClient | RecordAccess | RevokeClient | DeleteClient
-ClientEvent = Created | Rotated | Accessed | Revoked | Deleted
-EVENTS = (Created, Rotated, Accessed, Revoked, Deleted)
+ClientCommand = CreateClient | RotateClient | RecordAccess | SetMode | DisconnectClient | RevokeClient | DeleteClient
+ClientEvent = Created | Rotated | Accessed | ModeSet | DisconnectRequested | Revoked | Deleted
+EVENTS = (Created, Rotated, Accessed, ModeSet, DisconnectRequested, Revoked, Deleted)
 
 
 # State
 
 
 class State(msgspec.Struct, frozen=True):
-    """`created` is as the client is now; None = there never was one. `accesses`: process -> its latest access id."""
+    """`created` is as the client is now; None = there never was one. `accesses`: process -> its latest access id.
+
+    `disconnect`: the latest wish to cut it off.
+    """
 
     created: Created | None = None
     is_revoked: bool = False
     is_deleted: bool = False
     accesses: dict[str, str] = {}
+    disconnect: str = ""
 
 
 def decide(state: State, command: ClientCommand) -> tuple[ClientEvent, ...]:
@@ -110,6 +153,11 @@ def decide(state: State, command: ClientCommand) -> tuple[ClientEvent, ...]:
                 return ()
             _require_usable(state)
             return (Accessed(process, access_id),)
+        case SetMode(mode=mode):
+            return () if _require_usable(state).mode == mode else (ModeSet(mode),)
+        case DisconnectClient(request_id=request_id, reason=reason):
+            _require_known(state)
+            return () if state.disconnect == request_id else (DisconnectRequested(request_id, reason),)
         case RevokeClient(reason=reason):
             _require_known(state)
             return () if state.is_revoked or state.is_deleted else (Revoked(reason),)
@@ -119,8 +167,17 @@ def decide(state: State, command: ClientCommand) -> tuple[ClientEvent, ...]:
 
 
 def _create(state: State, command: CreateClient) -> tuple[ClientEvent, ...]:
-    check_public(command.fingerprint, command.scopes)
-    wanted = Created(command.name, command.fingerprint, command.scopes, command.expires_ns)
+    check_public(command.fingerprint, (*command.scopes, *command.feeds))
+    wanted = Created(
+        command.name,
+        command.fingerprint,
+        command.scopes,
+        command.expires_ns,
+        command.feeds,
+        command.requests_per_s,
+        command.connections_max,
+        command.mode,
+    )
     if state.created is None:
         return (wanted,)
     if state.created == wanted and not state.is_revoked and not state.is_deleted:
@@ -151,6 +208,11 @@ def evolve(state: State, event: ClientEvent) -> State:
             return replace(state, created=replace(created, fingerprint=fingerprint, expires_ns=expires_ns))
         case Accessed(process=process, access_id=access_id):
             return replace(state, accesses=state.accesses | {process: access_id})
+        case ModeSet(mode=mode):
+            created = state.created or Created("", "", (), 0)
+            return replace(state, created=replace(created, mode=mode))
+        case DisconnectRequested(request_id=request_id):
+            return replace(state, disconnect=request_id)
         case Revoked():
             return replace(state, is_revoked=True)
         case Deleted():
