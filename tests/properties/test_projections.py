@@ -10,7 +10,17 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssmd.domain import archive, capture, trading_day
+from ssmd.domain import (
+    archive,
+    capture,
+    client,
+    dead_letter,
+    feedback,
+    listing,
+    secmaster_sync,
+    trading_day,
+)
+from ssmd.domain import key as key_aggregate
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import tag_of
 from ssmd.domain.envelope import AggregateId, Envelope, encode_envelope
@@ -76,6 +86,30 @@ capture_events = st.one_of(
     at(capture.GapClosed, gap_id=gap_ids, start_ns=times, end_ns=times, tickers=tickers),
     at(capture.DayMarked, date=dates),
     at(capture.DriftDetected, what=text, frame_type=text, field=text, detail=text),
+    at(capture.Started, instance=text, epoch=small, version=text),
+    at(capture.Stopped, instance=text, epoch=small, cause=text, detail=text),
+    at(
+        capture.GapRepaired,
+        gap_id=gap_ids,
+        source=text,
+        start_ns=times,
+        end_ns=times,
+        records=small,
+        tickers=tickers,
+        evidence=text,
+    ),
+    at(
+        capture.IntervalAssessed,
+        sid=small,
+        channel=text,
+        verdict=st.sampled_from(["verified", "unverifiable", "missing", "repaired"]),
+        start_ns=times,
+        end_ns=times,
+        frames=small,
+        ticker_set=st.just(""),
+        tickers=tickers,
+        evidence=text,
+    ),
 )
 
 
@@ -125,6 +159,118 @@ told = st.one_of(
 )
 
 
+markets = st.builds(
+    listing.Market,
+    ticker=st.sampled_from(["KX-A", "KX.B/C"]),
+    series=text,
+    category=text,
+    title=text,
+    expiry_ns=st.one_of(st.just(0), times),
+    attributes=st.dictionaries(text, text, max_size=2),
+)
+market_names = st.sampled_from(["KX-A", "KX.B/C"])
+changes = st.builds(
+    listing.Change,
+    field=st.sampled_from(["series", "category", "expiry_ns", "attributes.stale", "nonsense"]),
+    old=st.none(),
+    new=st.sampled_from([None, "", "stale", "1778760000000000000"]),
+)
+fingerprints = st.sampled_from(["0123abcd", "89abcdef"])
+words = st.lists(text, max_size=2).map(tuple)
+others = st.one_of(
+    st.tuples(
+        of("listing", st.just("kalshi"), st.sampled_from(["KX", "KX.2"])),
+        st.one_of(
+            st.builds(listing.MarketListed, market=markets),
+            st.builds(listing.MarketChanged, ticker=market_names, changes=st.lists(changes, max_size=3).map(tuple)),
+            st.builds(listing.MarketClosed, ticker=market_names, at_ns=times),
+            st.builds(listing.MarketDetermined, ticker=market_names, at_ns=times, result=text),
+            st.builds(listing.MarketSettled, ticker=market_names, at_ns=times, result=text, value=text),
+            st.builds(
+                listing.MarketAmended, ticker=market_names, at_ns=times, stage=st.just("closed"), result=text, value=text
+            ),
+            st.builds(listing.MarketDelisted, ticker=market_names, reason=text),
+            st.builds(listing.MarketRelisted, ticker=market_names),
+        ),
+    ),
+    st.tuples(
+        of("secmaster-sync", st.just("kalshi")),
+        st.one_of(
+            st.builds(secmaster_sync.Started, sync_id=text, scope=text),
+            st.builds(secmaster_sync.Completed, sync_id=text, counts=st.builds(secmaster_sync.Counts, markets=small)),
+            st.builds(secmaster_sync.Failed, sync_id=text, error=text),
+        ),
+    ),
+    st.tuples(
+        of("archive", st.just("kalshi"), dates, st.sampled_from(["raw", "normalized"]), names),
+        st.one_of(
+            st.builds(archive.Verified, check=text, objects=small, size_bytes=small),
+            st.builds(archive.Damaged, key=names, problem=text, expected_sha256=text, found_sha256=text),
+            st.builds(archive.Repaired, key=names, source=text, sha256=text),
+            st.builds(archive.Pruned, keys=words, size_bytes=small, reason=text),
+            st.builds(archive.QualityAssessed, reasons=words),
+        ),
+    ),
+    st.tuples(
+        of("key", names),
+        st.one_of(
+            st.builds(key_aggregate.Defined, key_type=text, fields=words),
+            st.builds(key_aggregate.Set, fields=words, fingerprint=fingerprints, scopes=words, expires_ns=small),
+            st.builds(
+                key_aggregate.Rotated,
+                fields=words,
+                fingerprint=fingerprints,
+                previous=fingerprints,
+                scopes=words,
+                expires_ns=small,
+            ),
+            st.builds(key_aggregate.Accessed, process=text, access_id=text, fields=words, fingerprint=fingerprints),
+            st.builds(key_aggregate.Verified, check=text, fingerprint=fingerprints, is_good=st.booleans(), detail=text),
+            st.builds(key_aggregate.Revoked, fingerprint=fingerprints, reason=text),
+            st.builds(key_aggregate.Deleted, fingerprint=fingerprints, reason=text),
+        ),
+    ),
+    st.tuples(
+        of("client", names),
+        st.one_of(
+            st.builds(client.Created, name=text, fingerprint=fingerprints, scopes=words, expires_ns=small),
+            st.builds(client.Rotated, fingerprint=fingerprints, previous=fingerprints, expires_ns=small),
+            st.builds(client.Accessed, process=text, access_id=text),
+            st.builds(client.Revoked, reason=text),
+            st.builds(client.Deleted, reason=text),
+        ),
+    ),
+    st.tuples(
+        of("dead-letter", names),
+        st.one_of(
+            st.builds(dead_letter.Recorded, component=text, source=text, position=small, subject=text, what=text, reason=text),
+            st.builds(dead_letter.Replayed, detail=text),
+            st.builds(dead_letter.Discarded, reason=text),
+        ),
+    ),
+    st.tuples(
+        of("feedback", names),
+        st.one_of(
+            st.builds(feedback.Reported, feed=text, date=dates, ticker=text, kind=text, text=text),
+            st.builds(feedback.Triaged, severity=st.just("high"), assignee=text, note=text),
+            st.builds(feedback.Investigating, note=text),
+            st.builds(feedback.Resolved, resolution=text),
+        ),
+    ),
+    st.tuples(
+        of("trading-day", dates),
+        st.one_of(
+            st.builds(trading_day.Opened, date=dates, start_due_ns=times, end_due_ns=times),
+            st.builds(trading_day.Missed, date=dates, due_ns=times, reason=text),
+            st.builds(trading_day.Late, phase=st.just("start"), due_ns=times),
+            st.builds(trading_day.Failed, status=st.just("active"), error=text, attempts=small),
+            st.builds(trading_day.Recovered, status=st.just("active"), detail=text),
+            st.builds(trading_day.ForceEnded, status=st.just("active"), reason=text),
+        ),
+    ),
+)
+
+
 class Told(NamedTuple):
     """`event` None = something that is no event of ours."""
 
@@ -136,6 +282,7 @@ class Told(NamedTuple):
 histories = st.lists(
     st.one_of(
         st.builds(lambda pair, ts: Told(pair[0], pair[1], ts), told, times),
+        st.builds(lambda pair, ts: Told(pair[0], pair[1], ts), others, times),
         st.builds(lambda ts: Told(AggregateId("capture", ("kalshi", "main")), None, ts), times),
     ),
     max_size=40,

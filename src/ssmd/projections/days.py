@@ -208,8 +208,6 @@ def _evolve_by_schedule(day: Day, event: msgspec.Struct, ts_ns: int, actor: str)
 
 # Without the views' own events (`domain.projection`): a rebuild tells the journal about itself, and must not change the
 # answer that it rebuilds.
-# Without the views' own events (`domain.projection`): a rebuild tells the journal about itself, and must not change the
-# answer that it rebuilds.
 DAYS: Final = Projection(
     NAME,
     2,
