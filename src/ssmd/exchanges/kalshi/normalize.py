@@ -79,6 +79,17 @@ class KalshiMapper:
         self._holes = Holes(self._subs.wanted)
         self._findings = Findings()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but functions: a mapper can be pickled, and goes on as if it had not been."""
+        return {name: value for name, value in vars(self).items() if name not in ("_wire", "_decode")} | {
+            "wire": self._wire.name
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self._wire = _WIRES[str(state.pop("wire"))]
+        self._decode = self._wire.decode
+        vars(self).update(state)
+
     def map(self, entry: Entry) -> Mapped:
         """What `entry` means; entries come in order of n without holes."""
         kind, n, ts_ns, payload = entry

@@ -16,9 +16,12 @@ from ssmd.application.handler import Application
 from ssmd.domain import capture
 from ssmd.domain.capture import CaptureEvent, RecordFact, TapePlace
 from ssmd.errors import Conflict, Rejected, Unavailable
+from ssmd.exchanges.adapter import Mapper
 from ssmd.identifiers import RandomBytes
-from ssmd.services.connector.tape_follower import MakeMapper, start_of
+from ssmd.services.connector.mapper_checkpoint import start_behind
+from ssmd.services.connector.tape_follower import MakeMapper
 from ssmd.streams.backoff import backoff_s
+from ssmd.streams.publisher import EntryPlace
 from ssmd.streams.tape_cursor import TapeCursor
 
 HELD_MAX: Final = 20_000
@@ -32,14 +35,16 @@ def place_of(fact: CaptureEvent) -> TapePlace:
 
 def facts_on_tape(directory: Path, make_mapper: MakeMapper, after: TapePlace) -> Iterator[list[CaptureEvent]]:
     """The facts behind `after`, one list per block (often empty, so that the caller can let others run), to the tape's end."""
-    cursor = TapeCursor(directory, start_of(directory, after.session))
-    mapper, session = None, 0
+    start = start_behind(directory, EntryPlace(after.session, max(0, after.n - 1)), make_mapper)
+    cursor = TapeCursor(directory, start.position)
+    mapper: Mapper | None = None
+    session = 0
+    if start.checkpoint is not None:
+        mapper, session = start.checkpoint.mapper, start.checkpoint.session
     try:
         while blocks := cursor.read():
             for tape_block in blocks:
                 block = tape_block.decode()
-                if block.session < after.session:
-                    continue
                 if mapper is None or block.session != session:
                     mapper, session = make_mapper(block.session), block.session
                 found = [fact for entry in block.entries for fact in mapper.map(entry).facts]

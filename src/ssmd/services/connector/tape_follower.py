@@ -23,11 +23,11 @@ from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.control import DayMark, Disconnected, decode_fact
 from ssmd.schemas.market_message import MARK_PART, REPEATED, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.records import KIND_OF
+from ssmd.services.connector.mapper_checkpoint import Checkpoint, save, start_behind
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
-from ssmd.streams.tape_cursor import BEGINNING, TapeCursor
-from ssmd.streams.tape_files import TapePosition, file_of, indexes, read_file
+from ssmd.streams.tape_cursor import TapeCursor
 from ssmd.streams.transport import Outgoing
 
 MakeMapper = Callable[[int], Mapper]
@@ -44,20 +44,6 @@ class FactSink(Protocol):
     def offer(self, facts: Iterable[CaptureEvent]) -> None: ...
 
 
-def start_of(directory: Path, session: int) -> TapePosition:
-    """Where to begin reading so that nothing of `session` is missed: the newest file that begins before it."""
-    start = BEGINNING
-    for index in reversed(indexes(directory)):
-        first = next(read_file(file_of(directory, index), index), None)
-        if first is None:
-            continue
-        start = first.position
-        header = first.header
-        if header.session < session or (header.session == session and header.first_n == 1):
-            break
-    return start
-
-
 class Names(NamedTuple):
     """Whose tape this is, for subjects."""
 
@@ -69,7 +55,7 @@ class Names(NamedTuple):
 class BlockMapper:
     """Maps the blocks of one tape in order and makes each into a `Unit` and its facts."""
 
-    def __init__(self, names: Names, make_mapper: MakeMapper) -> None:
+    def __init__(self, names: Names, make_mapper: MakeMapper, checkpoint: Checkpoint | None = None) -> None:
         self._names = names
         self._make_mapper = make_mapper
         self._encode = RecordEncoder().encode
@@ -77,8 +63,15 @@ class BlockMapper:
         self._session = 0
         self._previous = NOWHERE
         self._subjects: dict[tuple[str, str], str] = {}
+        if checkpoint is not None:
+            self._mapper, self._session, self._previous = checkpoint.mapper, checkpoint.session, checkpoint.previous
         self._raw_subject = subjects.raw(*names)
         self._mark_subject = subjects.mark(*names)
+
+    def save(self, directory: Path, index: int, session: int) -> None:
+        """Keep the mapper's state before the tape file `index`, which goes on with `session`, if it has one."""
+        if self._mapper is not None and session == self._session:
+            save(directory, index, Checkpoint(session, self._previous, self._mapper.version, self._mapper))
 
     def map(self, block: Block, data: bytes, *, is_wanted: bool) -> tuple[Unit | None, list[CaptureEvent]]:
         """The block's unit (None unless `is_wanted`: then only the mapper's state moves on) and facts."""
@@ -244,9 +237,9 @@ class TapeFollower:
 
     async def _follow(self, reached: Reached) -> bool:
         """Whether all is done; False = a refill is wanted. Raises StreamsRegressed."""
-        cursor = TapeCursor(self._directory, start_of(self._directory, reached.both.session))
-        mapper = BlockMapper(self._names, self._make_mapper)
-        skip_sessions = reached.both.session
+        start = start_behind(self._directory, reached.both, self._make_mapper)
+        cursor = TapeCursor(self._directory, start.position)
+        mapper = BlockMapper(self._names, self._make_mapper, start.checkpoint)
         self.published = reached.both
         try:
             while self._refill_after is None:
@@ -255,8 +248,8 @@ class TapeFollower:
                 blocks = cursor.read()
                 for tape_block in blocks:
                     header = tape_block.header
-                    if header.session < skip_sessions:
-                        continue
+                    if tape_block.position.offset == 0:
+                        mapper.save(self._directory, tape_block.position.file_index, header.session)
                     reaches = EntryPlace(header.session, header.last_n)
                     unit, facts = mapper.map(tape_block.decode(), tape_block.data, is_wanted=reaches > reached.both)
                     if facts:
