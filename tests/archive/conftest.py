@@ -29,6 +29,7 @@ from ssmd.schemas.codecs import encode_record
 from ssmd.schemas.control import Connected, Disconnected, PreviousSession, encode_fact
 from ssmd.schemas.raw_line import LineEncoder, RawLine
 from ssmd.schemas.records import KIND_OF, Record
+from ssmd.streams.journal import Journal
 from ssmd.streams.journal_memory import MemoryJournal
 
 ENV, FEED = "test", "kalshi"
@@ -44,9 +45,10 @@ class ArchiveWorld:
     Sessions are written with `session`, each cut into segments of `cut` entries in blocks of `block`.
     """
 
-    def __init__(self, storage: Storage, spool: Path, seed: int = 7) -> None:
+    def __init__(self, storage: Storage, spool: Path, seed: int = 7, *, env: str = ENV, journal: Journal | None = None) -> None:
         self.storage = storage
-        self.journal = MemoryJournal(ENV)
+        self.env = env
+        self.journal = journal or MemoryJournal(env)
         self.clock = ManualClock(NOON)
         self.application = Application(self.journal, CATALOGUE, self.clock, seeded.Random(seed).randbytes)
         self.random = seeded.Random(seed)
@@ -152,7 +154,7 @@ class ArchiveWorld:
         first, self._seq[type_] = self._seq[type_] + 1, self._seq[type_] + 10
         sealed = []
         for kind, pieces in sorted(files.items()):
-            shelf: Shelf = raw_shelf(ENV, FEED, date) if type_ == "raw" else record_shelf(ENV, FEED, date, kind, 1)
+            shelf: Shelf = raw_shelf(self.env, FEED, date) if type_ == "raw" else record_shelf(self.env, FEED, date, kind, 1)
             name = SegmentName(shelf, connection, INCARNATION, first, self._seq[type_])
             writer = SegmentWriter(self._spool / f"{type_}-{kind}", 3)
             for piece in pieces:
@@ -197,7 +199,7 @@ MakeWorld = Callable[..., ArchiveWorld]
 def make_world(tmp_path: Path) -> MakeWorld:
     """A fresh world on the given storage (default: memory)."""
 
-    def make(storage: Storage | None = None, seed: int = 7) -> ArchiveWorld:
-        return ArchiveWorld(storage or MemoryStorage(), tmp_path / "spool", seed)
+    def make(storage: Storage | None = None, seed: int = 7, **given: Any) -> ArchiveWorld:
+        return ArchiveWorld(storage or MemoryStorage(), tmp_path / "spool", seed, **given)
 
     return make

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from ssmd.cli import data_book, data_replay, data_verify
 from ssmd.cli.as_of import AsOfOption, as_of_given
 from ssmd.cli.completion import complete_feed
 from ssmd.cli.help_text import examples
@@ -196,3 +197,7 @@ def connections(ctx: typer.Context, feed: FeedOption = "", as_of: AsOfOption = "
         ],
         empty=f"no connection of {name} was ever made",
     )
+
+
+for _module in (data_verify, data_replay, data_book):
+    app.registered_commands.extend(_module.app.registered_commands)

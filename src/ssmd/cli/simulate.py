@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ssmd.cli.help_text import examples
-from ssmd.cli.invocation import invocation_of
+from ssmd.cli.invocation import checked_date, invocation_of
 from ssmd.cli.output import Format, OutputOption, print_json_line, say
 
 app = typer.Typer(
@@ -28,11 +28,15 @@ def _group() -> None:
     epilog=examples(
         "ssmd simulate kalshi --seed 7 --markets 50 --port 9700",
         "ssmd simulate kalshi --capture frames.jsonl.zst --speed 10x",
+        "ssmd simulate kalshi --date 2026-05-14 --env kalshi-prod",
     ),
 )
 def kalshi(
     ctx: typer.Context,
     capture: Annotated[Path | None, typer.Option("--capture", help="Play this .jsonl or .jsonl.zst, not a model.")] = None,
+    date: Annotated[
+        str, typer.Option("--date", metavar="DATE", help="Play this archived day of the environment.", callback=checked_date)
+    ] = "",
     seed: Annotated[int | None, typer.Option("--seed", help="Of the model; default 1.")] = None,
     markets: Annotated[int | None, typer.Option("--markets", min=1, max=100_000, help="Of the model; default 20.")] = None,
     speed: Annotated[str, typer.Option("--speed", metavar="1x|Nx|max", help="How fast time goes.")] = "1x",
@@ -44,7 +48,7 @@ def kalshi(
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Check no signature.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Serve Kalshi's REST and WebSocket until interrupted, from a capture or a seeded market model.
+    """Serve Kalshi's REST and WebSocket until interrupted, from a capture, an archived day or a seeded market model.
 
     Signatures are checked against a key made for this workspace, and against --public-key.
     """
@@ -53,8 +57,10 @@ def kalshi(
     from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415
     from ssmd.wiring.simulate import own_key, read_public_keys, run_simulator  # noqa: PLC0415
 
-    if capture is not None and (seed is not None or markets is not None):
-        raise typer.BadParameter("--seed and --markets belong to the model, not to --capture")
+    if (capture is not None or date) and (seed is not None or markets is not None):
+        raise typer.BadParameter("--seed and --markets belong to the model, not to --capture and --date")
+    if capture is not None and date:
+        raise typer.BadParameter("--capture or --date, not both")
     invocation = invocation_of(ctx)
     keys = read_public_keys(public_key or [])
     key = None if no_auth else own_key(invocation.workspace, system_random)
@@ -82,4 +88,9 @@ def kalshi(
         say("Ctrl-C stops it")
 
     configure_logging("simulator", invocation.clock, sys.stderr, level="warning")
-    run_simulator(config, invocation.clock, started)
+    if not date:
+        run_simulator(config, invocation.clock, started)
+        return
+    from ssmd.wiring.archive_access import run_day  # noqa: PLC0415 - keeps --help quick
+
+    run_day(invocation.resolve(), invocation.variables, date, config, invocation.clock, started)

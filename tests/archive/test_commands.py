@@ -1,0 +1,138 @@
+"""`ssmd data verify|replay|sample|book` and `ssmd simulate kalshi --date` on the archive of a stopped environment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from ssmd.archive.storage_local import LocalStorage
+from ssmd.cli.app import main
+from ssmd.streams.journal_sqlite import SqliteJournal
+
+ROOT = Path(__file__).parents[2]
+ENV, DATE = "kalshi-dev", "2026-05-14"
+
+
+class Called(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def world(tmp_path: Path, make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A workspace with one archived day; it is the current directory."""
+    root = tmp_path / "workspace"
+    shutil.copytree(ROOT / "exchanges", root / "exchanges")
+    document = root / "exchanges" / "environments" / f"{ENV}.yaml"
+    document.write_text(document.read_text() + "journal:\n  backend: sqlite\n")
+    directory = root / ".ssmd" / ENV
+    directory.mkdir(parents=True)
+    for name in ("SSMD_WORKSPACE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSMD_ENV", ENV)
+    monkeypatch.chdir(root)
+
+    async def make() -> Any:
+        journal = await SqliteJournal.open(directory / "journal.sqlite", ENV)
+        made = make_world(LocalStorage(directory / "archive"), env=ENV, journal=journal)
+        for _ in range(2):
+            await made.session(count=60)
+        await made.complete()
+        await journal.close()
+        return made
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+def ssmd(world: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Called]:
+    def call(*arguments: str) -> Called:
+        capfdbinary.readouterr()
+        status = main(arguments)
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return Called(status, out.decode(), err.decode())
+
+    return call
+
+
+def test_verify_tells_damage_by_its_status(ssmd: Callable[..., Called], world: Any) -> None:
+    called = ssmd("data", "verify")
+    assert (called.status, called.err) == (0, "")
+    assert called.out.startswith("all is as sealed: ")
+    segment = next((world.storage._root / "raw").rglob("*.jsonl.zst"))
+    segment.write_bytes(segment.read_bytes()[:-3])
+    called = ssmd("data", "verify", "--date", DATE, "-o", "json")
+    assert called.status == 1
+    answer = json.loads(called.out)
+    key = str(segment.relative_to(world.storage._root))
+    assert [(finding["key"], finding["problem"]) for finding in answer["findings"]] == [(key, "truncated")]
+    called = ssmd("data", "replay", "--date", DATE)
+    assert called.status == 2
+    assert f"{key} is not what was sealed" in called.err
+    assert "try: ssmd data verify" in called.err
+
+
+def test_replay_and_sample(ssmd: Callable[..., Called], world: Any) -> None:
+    called = ssmd("data", "replay", "--date", DATE)
+    assert called.status == 0
+    assert [json.loads(line)["n"] for line in called.out.splitlines()] == [line.entry.n for line in world.lines]
+    called = ssmd("data", "replay", "--date", DATE, "--as", "records", "--kind", "trade")
+    trades = [json.loads(line) for line in called.out.splitlines()]
+    assert [trade["trade_id"] for trade in trades] == [one.trade_id for one in world.records if type(one).__name__ == "Trade"]
+    called = ssmd("data", "sample", "--date", DATE, "-n", "3", "--ticker", "B.2")
+    assert [json.loads(line)["ticker"] for line in called.out.splitlines()] == ["B.2"] * 3
+    called = ssmd("data", "replay", "--date", DATE, "--kind", "trade")
+    assert (called.status, "belong to --as records" in called.err) == (2, True)
+    called = ssmd("data", "replay", "--date", DATE, "--from", "13:00", "--to", "12:00")
+    assert (called.status, "is not before" in called.err) == (2, True)
+    called = ssmd("data", "replay", "--date", DATE, "--from", "25:00")
+    assert (called.status, "is no time" in called.err) == (2, True)
+
+
+def test_book(ssmd: Callable[..., Called], world: Any) -> None:
+    at = str(world.lines[40].entry.ts_recv_ns)
+    answer = json.loads(ssmd("data", "book", "--ticker", "A-1", "--at", at, "-o", "json").out)
+    assert (answer["ticker"], answer["at_ns"], len(answer["digest"])) == ("A-1", int(at), 64)
+    called = ssmd("data", "book", "--ticker", "A-1", "--at", f"{DATE}T12:01:00Z")
+    assert called.status == 0
+    assert "BID SIZE" in called.out
+    called = ssmd("data", "book", "--ticker", "NOPE", "--at", f"{DATE}T12:01:00Z")
+    assert (called.status, "no snapshot of the book of NOPE" in called.err) == (1, True)
+
+
+def test_a_bot_plays_an_archived_day_over_the_venues_protocol(world: Any) -> None:
+    command = [sys.executable, "-m", "ssmd", "simulate", "kalshi", "--date", DATE, "--no-auth", "--speed", "max", "-o", "json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        urls = json.loads(child.stdout.readline())
+        assert httpx.get(f"{urls['rest']}/exchange/status").status_code == 200
+        played: list[bytes] = []
+        for _ in range(2):
+            with connect(urls["websocket"], max_size=None) as bot:
+                params = {"channels": ["orderbook_delta"], "market_tickers": ["A-1"]}
+                bot.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
+                played += [frame.encode() if isinstance(frame, str) else frame for frame in bot]
+        assert played == [line.entry.payload for line in world.lines if line.entry.kind == 1]
+    finally:
+        child.terminate()
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 0, err
+    assert list((Path.cwd() / ".ssmd" / ENV / "captures").iterdir()) == []
+
+
+def test_nothing_archived_cannot_be_simulated(ssmd: Callable[..., Called]) -> None:
+    called = ssmd("simulate", "kalshi", "--date", "2026-05-15", "--no-auth")
+    assert (called.status, "nothing of kalshi is archived for 2026-05-15" in called.err) == (1, True)
