@@ -1,13 +1,14 @@
 """Seeded mutations of the shipped files: none crashes, and those that break a known rule are found in the right line."""
 
 import random
-import shutil
+import re
 from pathlib import Path
 
 import pytest
 
 from ssmd.registry.findings import Finding
-from ssmd.registry.loader import check_registry
+from ssmd.registry.loader import check_tree
+from ssmd.registry.tree import Tree, read_tree
 
 REPOSITORY = Path(__file__).parents[2]
 DATE = "2026-11-22"
@@ -16,18 +17,12 @@ MUTATIONS = 500
 
 
 @pytest.fixture(scope="module")
-def exchanges(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(REPOSITORY / "exchanges", tmp_path_factory.mktemp("mutations") / "exchanges"))
+def shipped() -> Tree:
+    return read_tree(REPOSITORY / "exchanges")
 
 
-def check_with(exchanges: Path, file: str, payload: bytes) -> list[Finding]:
-    path = exchanges / file
-    genuine = path.read_bytes()
-    path.write_bytes(payload)
-    try:
-        return check_registry(exchanges, date=DATE)[1]
-    finally:
-        path.write_bytes(genuine)
+def check_with(shipped: Tree, file: str, payload: bytes) -> list[Finding]:
+    return check_tree(shipped.with_changes({file: payload}), date=DATE)[1]
 
 
 def mutated(rng: random.Random, payload: bytes) -> bytes:
@@ -67,65 +62,90 @@ def mutated(rng: random.Random, payload: bytes) -> bytes:
     return payload
 
 
-def test_no_mutation_crashes_and_every_finding_has_a_real_place(exchanges: Path) -> None:
+def test_no_mutation_crashes_and_every_finding_has_a_real_place(shipped: Tree) -> None:
     rng = random.Random(20261122)
     for number in range(MUTATIONS):
         file = rng.choice(FILES)
-        payload = mutated(rng, (exchanges / file).read_bytes())
+        payload = mutated(rng, shipped.files[file])
         lines = payload.count(b"\n") + 2
-        for finding in check_with(exchanges, file, payload):
+        for finding in check_with(shipped, file, payload):
             assert finding.message, (number, finding)
             if finding.file == f"exchanges/{file}":
                 assert 0 <= finding.line <= lines, (number, finding)
                 assert (finding.line == 0) == (finding.column == 0), (number, finding)
 
 
-def breakages(rng: random.Random, lines: list[str]) -> tuple[list[str], int] | None:
-    """Break one rule at a random line; the edited lines and the number (from 1) of the line at fault, None = not this line."""
+KEY_LINE = re.compile(r"^(?P<indent> *)(?P<dash>- )?(?P<key>[a-z_]+):(?: (?P<value>.+))?$")
+FREE_NAMES = {"kalshi", "prod", "demo", "simulator"}
+"""Keys of mappings whose names are free: another name breaks nothing in that line."""
+DATES = ("2026-13-01", "2026-02-30", "12.03.2026", "yesterday", "2026-3-1", "20260312", "2026-03-12T00:00:00Z")
+REFERENCES = {
+    "feed": ("kalsi", "nothing"),
+    "schema": ("market:9", "markt:1", "market", "market:one"),
+    "endpoint": ("simulater", "nowhere"),
+    "key": ("$key:nobody", "$key:kalshi.api_key", "a-secret", "$key:"),
+    "definition": ("nothing.capnp", "../market.capnp"),
+    "sha256": ("0" * 64, "xyz"),
+    "timezone": ("America/NewYork", "Mars"),
+}
+
+
+def broken(rng: random.Random, kind: str, lines: list[str]) -> tuple[list[str], int] | None:  # noqa: C901 - one case per kind
+    """`lines` with one rule broken, and the number (from 1) of the line at fault; None = not there in the line drawn."""
     index = rng.randrange(len(lines))
-    line = lines[index]
-    indent = line[: len(line) - len(line.lstrip())]
-    if not line.strip() or line.strip().startswith(("#", "-")) or ":" not in line:
+    found = KEY_LINE.match(lines[index])
+    if found is None:
         return None
-    key, _, value = line.partition(":")
-    value = value.strip()
+    indent, dash, key, value = found["indent"], found["dash"] or "", found["key"], found["value"]
     edited = list(lines)
-    match rng.randrange(4):
-        case 0:
-            if len(indent) > 2 and "kalshi" not in key and key.strip() in {"prod", "demo", "simulator"}:
+    match kind:
+        case "type":
+            if value is None:
                 return None
-            if key.strip() in {"prod", "demo", "simulator", "kalshi"}:
-                return None  # free names
-            edited[index] = f"{key}xq:{line.partition(':')[2]}"
-        case 1:
-            if not value:
+            edited[index] = f"{indent}{dash}{key}: {rng.choice(['{a: b}', '[[x]]', '[{a: b}]'])}"
+        case "key":
+            if rng.random() < 0.5:
+                if key in FREE_NAMES:
+                    return None
+                edited[index] = f"{indent}{dash}{key}xq:{'' if value is None else f' {value}'}"
+            else:
+                if value is None or dash:
+                    return None
+                edited.insert(index + 1, lines[index])
+                return edited, index + 2
+        case "date":
+            if not key.startswith("effective_"):
                 return None
-            edited.insert(index + 1, f"{line}")
-            return edited, index + 2
-        case 2:
-            if not value:
+            edited[index] = f"{indent}{dash}{key}: {rng.choice(DATES)}"
+        case "reference":
+            if key not in REFERENCES or value is None:
                 return None
-            edited[index] = f"{key}: {{a: b}}"
+            edited[index] = f"{indent}{dash}{key}: {rng.choice(REFERENCES[key])}"
         case _:
-            edited[index] = f"\t{line.lstrip()}"
-            if not indent:
+            if not indent or dash:
                 return None
+            # One level is two spaces: a tab, or half a level, lines up with nothing around it.
+            edited[index] = rng.choice(["\t", " " + indent, indent[:-1]]) + lines[index].lstrip()
+            if value is None and "\t" not in edited[index]:
+                return None  # the only key of a section may stand anywhere before what is in it
     return edited, index + 1
 
 
-def test_every_broken_rule_is_found_in_its_line(exchanges: Path) -> None:
+KINDS = ("type", "key", "date", "reference", "indentation")
+
+
+def test_500_broken_rules_are_each_found_in_the_right_file_and_line(shipped: Tree) -> None:
     rng = random.Random(7)
-    broken = 0
-    while broken < MUTATIONS:
-        file = rng.choice(FILES)
-        case = breakages(rng, (exchanges / file).read_text().split("\n"))
+    caught = 0
+    while caught < MUTATIONS:
+        kind, file = KINDS[caught % len(KINDS)], rng.choice(FILES)
+        case = broken(rng, kind, shipped.files[file].decode().split("\n"))
         if case is None:
             continue
-        broken += 1
         lines, number = case
-        found = check_with(exchanges, file, "\n".join(lines).encode())
-        assert number in [finding.line for finding in found if finding.file == f"exchanges/{file}"], (
-            broken,
-            lines[number - 1],
-            found,
-        )
+        found = check_with(shipped, file, "\n".join(lines).encode())
+        here = [finding.line for finding in found if finding.file == f"exchanges/{file}"]
+        # A line that lines up with nothing may show in the next one only.
+        wanted = {number, number + 1} if kind == "indentation" else {number}
+        assert wanted & set(here), (kind, file, number, lines[number - 1], found)
+        caught += 1

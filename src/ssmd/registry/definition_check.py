@@ -23,7 +23,7 @@ from ssmd.schemas.definitions import Comparison, Definition, compare, read_defin
 
 READ_TIMEOUT_S: Final = 30.0
 _LIST: Final = msgspec.json.Decoder(list[Definition | str])
-_PLACE: Final = re.compile(r"([^/\s]+\.capnp):(\d+)(?::[\d-]+)?: (?:error: |failed: )?(.+)")
+_PLACE: Final = re.compile(r"([^/\s]+\.capnp):(\d+)(?::[\d-]+)?: (error: |failed: )?(.+)")
 _FILE: Final = "definition.capnp"
 
 
@@ -68,7 +68,7 @@ def definition_findings(tree: Tree) -> list[Finding]:
         Unavailable: it did not end in time.
     """
     findings: list[Finding] = []
-    for source in read_sources(tree)[0].schemas.values():
+    for source in read_sources(tree.only("schemas"))[0].schemas.values():
         payloads = {
             version.version: payload
             for version in source.document.versions
@@ -109,9 +109,11 @@ def _words(text: str) -> str:
     """The compiler's complaint without the places of this machine."""
     places = _PLACE.findall(text)
     if places:
-        return "; ".join(dict.fromkeys(f"line {line}: {words.strip()}" for _, line, words in places))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "the compiler failed without a word"
+        # What "failed" counts its lines from 0.
+        lines = (f"line {int(line) + (how == 'failed: ')}: {words.strip()}" for _, line, how, words in places)
+        return "; ".join(dict.fromkeys(lines))
+    told = [line.strip() for line in text.splitlines() if line.strip()]
+    return told[-1][:200] if told else "the compiler failed without a word"
 
 
 def _read_one(path: str) -> Definition | str:

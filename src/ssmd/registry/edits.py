@@ -43,7 +43,9 @@ def create_document(kind: Kind, name: str, fields: Mapping[str, Any], also: Mapp
             raise Rejected("bad-name", f'"{name}" is no name: 1 to 63 of a-z, 0-9 and -, no - at either end')
         if path in tree.files or path in tree.unreadable:
             raise Rejected("exists", f'{kind} "{name}" exists already', mend=f"ssmd {_group(kind)} update {name} --help")
-        text = modeline(kind) + "".join(f"{line}\n" for line in block(fields))
+        order = order_at(DOCUMENT_OF[kind], ())
+        ordered = {key: fields[key] for key in (*order, *(key for key in fields if key not in order)) if key in fields}
+        text = modeline(kind) + "".join(f"{line}\n" for line in block(ordered))
         return {path: text.encode(), **(also or {})}
 
     return edit
@@ -80,7 +82,7 @@ def add_key(name: str, key: str, definition: Mapping[str, Any]) -> Edit:
     """One key definition more in an environment; keys stand first in the document."""
 
     def edit(tree: Tree) -> Mapping[str, bytes]:
-        document = read_sources(tree)[0].environments.get(name)
+        document = read_sources(tree.only("environments"))[0].environments.get(name)
         if document is not None and key in document.document.keys:
             mend = f"ssmd env update {name} --set keys.{key}.FIELD=VALUE"
             raise Rejected("exists", f'environment "{name}" defines the key "{key}" already', mend=mend)
@@ -101,7 +103,7 @@ def edited(tree: Tree, kind: Kind, name: str, change: Callable[[str], str]) -> b
         known = names_of(tree, kind)
         there = f"there are {', '.join(known)}" if known else "there are none"
         raise Rejected("no-such-document", f'there is no {kind} "{name}"; {there}', mend=did_you_mean(name, known))
-    sources, findings = read_sources(tree)
+    sources, findings = read_sources(tree.only(FOLDER_OF[kind]))
     if f"{FOLDER_OF[kind]}/{name}" in sources.broken:
         shown = "\n".join(f"  {finding}" for finding in findings if finding.file.endswith(path))
         raise Rejected("registry-mistakes", f'{kind} "{name}" must be mended by hand first:\n{shown}', mend="ssmd validate")

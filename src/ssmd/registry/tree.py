@@ -33,6 +33,13 @@ class Tree(NamedTuple):
             folders=self.folders | {name.partition("/")[0] for name in changes},
         )
 
+    def only(self, *folders: str) -> Tree:
+        """This tree without the files of other folders."""
+        return self._replace(
+            files={name: payload for name, payload in self.files.items() if name.partition("/")[0] in folders},
+            unreadable={name: why for name, why in self.unreadable.items() if name.partition("/")[0] in folders},
+        )
+
 
 def tree_of_files(root: Path, files: Mapping[str, bytes]) -> Tree:
     """A tree that holds exactly `files`."""

@@ -57,10 +57,13 @@ def _too_deep(text: str) -> Place | None:
     files nobody writes.
     """
     depth = 0
+    count = text.count("[") + text.count("{")
     for number, line in enumerate(text.splitlines(), 1):
         dashes = len(line) - len(line.lstrip(" -?"))
         if dashes > 2 * DEPTH_MAX:
             return Place(number, 1)
+        if count <= DEPTH_MAX:
+            continue
         for column, char in enumerate(line, 1):
             if char in "[{":
                 depth += 1
