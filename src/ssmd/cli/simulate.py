@@ -29,6 +29,7 @@ def _group() -> None:
         "ssmd simulate kalshi --seed 7 --markets 50 --port 9700",
         "ssmd simulate kalshi --capture frames.jsonl.zst --speed 10x",
         "ssmd simulate kalshi --date 2026-05-14 --env kalshi-prod",
+        'curl -d \'{"kind": "drop-connection"}\' http://127.0.0.1:9700/simulator/faults',
     ),
 )
 def kalshi(
@@ -50,7 +51,9 @@ def kalshi(
 ) -> None:
     """Serve Kalshi's REST and WebSocket until interrupted, from a capture, an archived day or a seeded market model.
 
-    Signatures are checked against a key made for this workspace, and against --public-key.
+    Signatures are checked against a key made for this workspace, and against --public-key. Faults on demand: POST to
+    /simulator/faults a kind (drop-connection, drop-frame, duplicate-frame, stall, bad-json, rest-429, rest-500, ...), with
+    after_frames, count, stall_ms where wanted.
     """
     from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
     from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415

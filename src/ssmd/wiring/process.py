@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import msgspec
 import structlog
@@ -41,10 +41,24 @@ def run_component(kind: str, environment: ResolvedEnvironment) -> None:
     Raises:
         Misconfigured, Unavailable: it cannot begin, or cannot go on.
     """
-    configure_logging(kind, SystemClock(), sys.stderr, level=cast("Level", variables().get("SSMD_LOG_LEVEL", "info").lower()))
+    configure_logging(kind, SystemClock(), sys.stderr, level=log_level(variables()))
     import uvloop  # noqa: PLC0415 - only processes that run a loop of their own need it
 
     uvloop.run(_run(kind, environment))
+
+
+def log_level(given: Mapping[str, str]) -> Level:
+    """SSMD_LOG_LEVEL, in any case; "info" where it is not set.
+
+    Raises:
+        Misconfigured: it is no level.
+    """
+    wanted = given.get("SSMD_LOG_LEVEL", "") or "info"
+    if wanted.lower() not in get_args(Level):
+        raise Misconfigured(
+            f"SSMD_LOG_LEVEL is {wanted!r}; expected {', '.join(get_args(Level))}", mend="export SSMD_LOG_LEVEL=info"
+        )
+    return cast("Level", wanted.lower())
 
 
 async def _run(kind: str, environment: ResolvedEnvironment) -> None:
@@ -60,12 +74,15 @@ async def _run(kind: str, environment: ResolvedEnvironment) -> None:
         told = asyncio.create_task(stopping.wait(), name="told to stop")
         log.info("started", instance=component.instance, env=environment.name, pid=os.getpid())
         try:
-            await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, told, control}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 await _stop(component, running, log)
             # A component that ended by itself says why.
             if not running.cancelled():
                 running.result()
+            # This ends only by an error nobody foresaw: who cannot be asked any more had better be started again.
+            if control.done():
+                control.result()
         finally:
             for task in (control, told, running):
                 task.cancel()
@@ -85,8 +102,9 @@ async def _stop(component: Component, running: asyncio.Task[None], log: Any) -> 
 
 
 async def _control(environment: ResolvedEnvironment, component: Component, stopping: asyncio.Event) -> None:
+    """Answer on the control subjects; returns never."""
     if environment.document.transport.backend != "nats":
-        return
+        await asyncio.Event().wait()
 
     async def health() -> Mapping[str, Any]:
         answer: Mapping[str, Any] = msgspec.to_builtins(component.health())
@@ -114,6 +132,8 @@ async def _control(environment: ResolvedEnvironment, component: Component, stopp
 def main(arguments: list[str]) -> int:
     """See the module."""
     kind, env, root = arguments
+    # Before anything can go wrong: who started this reads the last line of the log.
+    configure_logging(kind, SystemClock(), sys.stderr, level="info")
     try:
         environment = resolve_environment(Workspace(Path(root)), env, date_of(SystemClock().now_ns()))
         run_component(kind, environment)
