@@ -7,10 +7,13 @@ kept, the loss is named.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 HOLD_BYTES_MAX: Final = 16 << 20
+PASSED_MAX: Final = 1000
+"""Links remembered: more blocks than a power failure takes."""
 
 Content = TypeVar("Content")
 
@@ -65,6 +68,7 @@ class Continuity(Generic[Content]):
     def __init__(self, reached: Place = NOWHERE, link: Hashable = None) -> None:
         self.reached = reached
         self._link = link
+        self._passed: deque[Hashable] = deque(maxlen=PASSED_MAX)
         self._held: dict[Place, Unit[Content]] = {}
         self._held_bytes = 0
         self.duplicates = 0
@@ -128,7 +132,9 @@ class Continuity(Generic[Content]):
             return unit.first_n == 1 and unit.follows is None
         if unit.session == self.reached.session:
             return unit.first_n == self.reached.n + 1
-        is_linked = self._link is None or unit.follows == self._link
+        # A tape that lost its tail with the power goes on behind an entry that we are past: nothing lies between.
+        is_linked = self._link is None or unit.follows == self._link or unit.follows in self._passed
+        is_linked = is_linked or (isinstance(unit.follows, Place) and unit.follows <= self.reached)
         return unit.session > self.reached.session and unit.first_n == 1 and is_linked
 
     def _accept(self, unit: Unit[Content]) -> Unit[Content]:
@@ -136,6 +142,7 @@ class Continuity(Generic[Content]):
             self.chain_breaks += 1
         self.reached = Place(unit.session, unit.last_n)
         self._link = unit.link
+        self._passed.append(unit.link)
         return unit
 
     def _released(self) -> list[Unit[Content]]:

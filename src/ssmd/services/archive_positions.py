@@ -21,7 +21,7 @@ class Sealed(NamedTuple):
         last_seq, message_id: the last message sealed under that name; 0 and "" = none.
         date: of the last seal.
         regressions: how often the stream was found to have lost what was sealed.
-        is_truncated: retention has overtaken the archiver since the last seal.
+        truncated_at: journal position where retention was told to have overtaken the archiver since the last seal; 0 = not.
     """
 
     reached: Place = NOWHERE
@@ -30,7 +30,7 @@ class Sealed(NamedTuple):
     message_id: str = ""
     date: str = ""
     regressions: int = 0
-    is_truncated: bool = False
+    truncated_at: int = 0
 
 
 class Positions:
@@ -52,7 +52,7 @@ class Positions:
             case archive.StreamRegressed():
                 self.regressed(connection, event.incarnation)
             case archive.StreamTruncated():
-                self.connections[connection] = self.connections[connection]._replace(is_truncated=True)
+                self.connections[connection] = self.connections[connection]._replace(truncated_at=self.position)
             case _:
                 pass
 
@@ -69,7 +69,7 @@ class Positions:
             last_seq=seq,
             message_id=message_id,
             date=date,
-            is_truncated=False,
+            truncated_at=0,
         )
 
     def regressed(self, connection: str, incarnation: str) -> None:

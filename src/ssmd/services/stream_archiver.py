@@ -24,11 +24,11 @@ from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
-from ssmd.schemas.market_message import REPEATED
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Sealed, find_start, load_positions
 from ssmd.services.component import Health
 from ssmd.services.patience import Patience
+from ssmd.services.refill_wait import REFILL_WAIT_S, RefillWait
 from ssmd.services.sealer import Sealer
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamReader, Transport
@@ -41,8 +41,6 @@ HOLD_SECONDS: Final = 5.0
 FLUSH_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 PROBLEMS_MAX: Final = 20
-REFILL_WAIT_S: Final = 600.0
-"""How long the connector may take to fill a truncated stream again; past that what is there is archived, the hole told."""
 
 
 class StreamArchiver:
@@ -101,8 +99,7 @@ class StreamArchiver:
         self._empty_polls = 0
         self._continuity: dict[str, Continuity[Any]] = {}
         self._held_since: dict[str, int] = {}
-        self._refilling: dict[str, int] = {}
-        self._gave_up_refill: set[str] = set()
+        self._refills = RefillWait(clock)
         self._flushes: list[asyncio.Future[None]] = []
         self._stopping = False
         self._running = False
@@ -174,7 +171,7 @@ class StreamArchiver:
 
     def health(self) -> Health:
         holding = [continuity.missing() for continuity in self._continuity.values() if continuity.is_holding]
-        waiting = [f"waiting for the refill of {connection} from its tape" for connection in self._refilling]
+        waiting = [f"waiting for the refill of {connection} from its tape" for connection in self._refills.connections]
         told = [self._patience.away, *holding, *waiting, *self._problems[-1:]]
         reason = next((one for one in told if one), "")
         stats: dict[str, int | str] = {
@@ -207,7 +204,7 @@ class StreamArchiver:
             await self._patience.until_answered("journal", self._load)
             await self._patience.until_answered("stream", self._open_reader)
         asked = self._stopping or bool(self._flushes)
-        if asked and await self._is_caught_up() and (self._stopping or not (self._held_since or self._refilling)):
+        if asked and await self._is_caught_up() and (self._stopping or not (self._held_since or self._refills)):
             await self._seal_everything("stop" if self._stopping else "flush")
             return self._stopping  # what is held stays on the stream
         await self._read()
@@ -270,12 +267,9 @@ class StreamArchiver:
         for connection, since_ns in list(self._held_since.items()):
             if now_ns - since_ns >= self._hold_ns:
                 await self._give_up(connection)
-        for connection, since_ns in list(self._refilling.items()):
-            if now_ns - since_ns >= REFILL_WAIT_S * 1e9:
-                self._report(f"the connector has not filled the stream again for {connection} in {REFILL_WAIT_S:.0f} s")
-                self._gave_up_refill.add(connection)
-                await self._abandon()
-                return
+        if connection := self._refills.overdue():
+            self._report(f"the connector has not filled the stream again for {connection} in {REFILL_WAIT_S:.0f} s")
+            await self._abandon()
         for segment in self._sealer.idle():
             if segment.connection not in self._held_since:
                 await self._sealer.seal(segment, "idle")
@@ -300,7 +294,8 @@ class StreamArchiver:
         if continuity is None:
             reached = self._sealer.positions.connections.get(connection, Sealed()).reached
             continuity = self._continuity[connection] = Continuity(reached, self._intake.link_of(reached))
-        if connection in self._refilling and not self._takes_while_refilling(unit, continuity):
+        if connection in self._refills and not self._refills.takes(unit, continuity):
+            self._intake.refused(unit)
             return
         duplicates, chain_breaks = continuity.duplicates, continuity.chain_breaks
         ready = continuity.offer(unit)
@@ -313,20 +308,6 @@ class StreamArchiver:
         if continuity.is_full:
             await self._give_up(connection)
         self._note_hold(connection)
-
-    def _takes_while_refilling(self, unit: Unit[Any], continuity: Continuity[Any]) -> bool:
-        """Whether `unit` is wanted now: what does not follow comes again, in its place, with the refill."""
-        connection = unit.connection
-        if continuity.is_next(unit):
-            del self._refilling[connection]
-        elif REPEATED in unit.message_id and (unit.session, unit.last_n) > continuity.reached:
-            # The refill begins later than here: the tape has lost it too.
-            del self._refilling[connection]
-            self._gave_up_refill.add(connection)
-        else:
-            self._intake.refused(unit)
-            return False
-        return True
 
     async def _write(self, units: Sequence[Unit[Any]], continuity: Continuity[Any]) -> None:
         """Write what goes on. A cut comes behind the last only: what is released came earlier than what released it."""
@@ -374,7 +355,7 @@ class StreamArchiver:
     async def _awaits_refill(self, connection: str) -> bool:
         """Whether what `connection` waits for has been taken by retention, and its tape may still bring it."""
         sealed = self._sealer.positions.connections.get(connection, Sealed())
-        if not sealed.last_seq or connection in self._gave_up_refill:
+        if not sealed.last_seq or not self._refills.may_begin(connection):
             return False
         state = await self._patience.until_answered("stream", lambda: self._transport.state(self._intake.stream))
         if state.first_seq <= sealed.last_seq + 1:
@@ -387,7 +368,7 @@ class StreamArchiver:
         for unit in self._continuity[connection].forget_held():
             self._intake.refused(unit)
         self._held_since.pop(connection, None)
-        self._refilling[connection] = self._clock.monotonic_ns()
+        self._refills.begin(connection)
         return True
 
     async def _abandon(self) -> None:
@@ -398,7 +379,7 @@ class StreamArchiver:
         await self._sealer.abandon()
         self._continuity.clear()
         self._held_since.clear()
-        self._refilling.clear()
+        self._refills.clear()
 
     def _report(self, problem: str) -> None:
         self._log.error("problem", reason=problem)

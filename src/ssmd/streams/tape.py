@@ -50,13 +50,17 @@ class TapeWriter:
         directory: made if absent.
         file_bytes: a new file is begun when the current one would grow beyond this.
         bytes_max: `append` refuses beyond this many bytes in all files.
+        boot: names the machine's present run; another one than at the last opening means that what was appended and
+            not synced may be lost, though what is there is whole (`has_restarted`).
 
     Raises:
         Misconfigured: not writable, or another process holds the lock.
         Malformed: damage before the tail of the last file; `ssmd tape verify` tells more.
     """
 
-    def __init__(self, directory: Path, *, file_bytes: int = FILE_BYTES, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(
+        self, directory: Path, *, file_bytes: int = FILE_BYTES, bytes_max: int = BYTES_MAX, boot: str | None = None
+    ) -> None:
         self.directory = directory
         self._file_bytes = file_bytes
         self._bytes_max = bytes_max
@@ -70,6 +74,7 @@ class TapeWriter:
             self._digest = last.header.digest if last else NO_DIGEST
             self.end = _end_of(directory, found, last)
             self._total_bytes = size_bytes(directory)
+            self.has_restarted = _note_boot(directory, boot_id() if boot is None else boot)
             self._file = os.open(file_of(directory, self._index), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except BaseException:
             os.close(self._lock)
@@ -163,6 +168,25 @@ class TapeWriter:
         os.close(self._file)
         os.close(self._lock)
         self._file = -1
+
+
+def boot_id() -> str:
+    """Names this run of the machine, "" where that cannot be told (then a restart of it is taken for a kill)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _note_boot(directory: Path, boot: str) -> bool:
+    """Whether the tape was last opened in another run of the machine; from now on it was in this one."""
+    path = directory / "boot"
+    try:
+        before = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        before = boot
+    path.write_text(f"{boot}\n", encoding="ascii")
+    return before != boot
 
 
 def _lock(directory: Path) -> int:

@@ -2,6 +2,7 @@
 
     {directory}/{index:010}.tape     blocks, back to back; index rises by 1 per file
     {directory}/lock                 held by the one writer
+    {directory}/boot                 in which run of the machine it was last opened
     {directory}/torn-{index:010}-{offset}.bytes   a torn tail that a writer's start has cut off
 
 A file is immutable once the next one exists.

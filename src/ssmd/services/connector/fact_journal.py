@@ -59,7 +59,7 @@ class FactJournal:
     Attributes:
         away: why the journal cannot be written now, "" while it can.
         recorded: the place of the last fact that is in the journal, as far as known.
-        fenced: why another connector's facts made ours refused, "" = not.
+        fenced: why another connector's facts made ours refused, "" = not; `run` has returned then.
     """
 
     def __init__(
@@ -107,6 +107,11 @@ class FactJournal:
                 self._must_read_tape = True
         self._offered.set()
 
+    def done(self, offered: EntryPlace) -> EntryPlace:
+        """Up to where the journal has all facts; `offered`: up to where the follower has offered them."""
+        is_done = not self._held and not self._must_read_tape and not self.away
+        return offered if is_done else EntryPlace(self.recorded.session, self.recorded.n)
+
     def drain(self) -> None:
         """Let `run` return once everything is in the journal."""
         self._is_draining = True
@@ -115,17 +120,17 @@ class FactJournal:
     async def run(self) -> None:
         """Journal what is offered, until drained or cancelled."""
         await self._persist(self._learn_place)
-        while True:
+        while not self.fenced:
             self._offered.clear()
             if self._must_read_tape:
                 await self._read_tape()
-            while self._held and not self._must_read_tape:
+            while self._held and not self._must_read_tape and not self.fenced:
                 batch = [self._held[index] for index in range(min(BATCH, len(self._held)))]
                 await self._record(batch)
                 # An overflow while waiting has emptied the queue; the tape holds what was in it.
                 for _ in range(min(len(batch), len(self._held))):
                     self._held.popleft()
-            if self._must_read_tape:
+            if self._must_read_tape or self.fenced:
                 continue
             if self._is_draining and not self._held:
                 return
@@ -149,7 +154,7 @@ class FactJournal:
 
     async def _record(self, facts: list[CaptureEvent]) -> None:
         commands = [RecordFact(place_of(fact), fact) for fact in facts if place_of(fact) > self.recorded]
-        if not commands:
+        if not commands or self.fenced:
             return
 
         async def append() -> None:
@@ -160,7 +165,7 @@ class FactJournal:
         except Rejected as error:
             self.fenced = error.message
             self._on_fenced(error.message)
-            raise
+            return
         self._crash_point(crash_points.AFTER_FACTS)
         self.recorded = max(self.recorded, commands[-1].place)
 

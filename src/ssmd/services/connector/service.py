@@ -17,13 +17,15 @@ import structlog
 from ssmd import __version__, crash_points
 from ssmd.application.handler import Application
 from ssmd.clock import Clock, DayCalendar
-from ssmd.errors import Misconfigured, Unavailable
+from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.identifiers import RandomBytes
-from ssmd.schemas.control import Connected, Disconnected, PreviousSession
+from ssmd.schemas.control import AnyFact, Connected, Disconnected, PreviousSession
 from ssmd.services.component import Health
+from ssmd.services.connector.archive_watch import ArchiveWatch
 from ssmd.services.connector.fact_journal import FactJournal
-from ssmd.services.connector.sessions import close_killed_session, new_session_number
+from ssmd.services.connector.sessions import close_killed_session, new_session_number, next_epoch
 from ssmd.services.connector.tape_follower import Names, TapeFollower
+from ssmd.services.connector.tape_keeper import TapeKeeper
 from ssmd.services.connector.venue import Venue
 from ssmd.services.connector.venue_socket import Ending, VenueSocket
 from ssmd.services.first_failure import first_failure
@@ -52,6 +54,7 @@ class ConnectorSettings(NamedTuple):
     file_bytes: int = 64 << 20
     bytes_max: int = 16 << 30
     backoff_first_s: float = 0.25
+    watch_s: float = 10.0
     zone: str = "UTC"
     config: str = ""
 
@@ -102,6 +105,9 @@ class ConnectorService:
         self._frames = 0
         self._written = NOWHERE
         self._sessions = 0
+        self._epoch = 0
+        self._fenced = ""
+        self._carried: tuple[AnyFact, ...] = ()
 
     # The life of the component
 
@@ -131,14 +137,22 @@ class ConnectorService:
         self._follower = TapeFollower(
             self._directory, self._names, venue.new_mapper, self._publisher, self._facts, self._random
         )
-        previous = close_killed_session(tape, self._clock, self._new_recorder)
+        before = close_killed_session(tape, self._clock, self._new_recorder, self._calendar.day_of)
+        self._carried = before.facts
+        watch = ArchiveWatch(self._application, venue.feed, self.instance)
+        self._epoch = next_epoch(self._directory, self._clock.now_ns(), await watch.epoch())
+        keeper = TapeKeeper(
+            watch, tape, venue.new_mapper, self._publisher, self._follower, self._facts,
+            epoch=self._epoch, on_fenced=self._on_fenced, log=self._log,
+        )  # fmt: skip
         self._crash_point(crash_points.SESSION_CLOSED)
         async with asyncio.TaskGroup() as group:
             following = group.create_task(self._follow(self._follower))
             journaling = group.create_task(self._facts.run())
             syncing = group.create_task(self._sync(tape))
             ticking = group.create_task(self._tick())
-            await self._connect_until_stopped(previous)
+            watching = group.create_task(keeper.run(self._settings.watch_s))
+            await self._connect_until_stopped(before.previous)
             try:
                 async with asyncio.timeout(DRAIN_S):
                     self._follower.drain()
@@ -147,9 +161,11 @@ class ConnectorService:
                     await journaling
             except TimeoutError:
                 self._log.warning("left-on-tape", acked_session=self._publisher.acked.session, acked_n=self._publisher.acked.n)
-            for task in (following, journaling, syncing, ticking):
+            for task in (following, journaling, syncing, ticking, watching):
                 task.cancel()
         await self._publisher.close()
+        if self._fenced:
+            raise Rejected("capture-fenced", self._fenced, mend="stop one of the two connectors of this connection")
 
     async def _follow(self, follower: TapeFollower) -> None:
         attempt = 0
@@ -177,7 +193,10 @@ class ConnectorService:
 
     def _on_fenced(self, reason: str) -> None:
         self._log.error("fenced", reason=reason)
+        self._fenced = reason
         self._stopping.set()
+        if self._socket is not None:
+            self._socket.abort("fenced", reason)
 
     # Connections, one session each
 
@@ -236,11 +255,17 @@ class ConnectorService:
                 venue.websocket_url,
                 wire=venue.wire,
                 instance=self.instance,
+                epoch=self._epoch,
                 version=__version__,
                 config=self._settings.config,
                 previous=previous,
             )
         )
+        for carried in self._carried:
+            recorder.fact(carried)
+        if self._carried:
+            self._carried = ()
+            recorder.flush()  # a day-mark is the last entry of its block
         for payload in early:
             on_frame(payload)
         for command in protocol.open():

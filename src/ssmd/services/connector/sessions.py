@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from ssmd.clock import Clock, iso_of
-from ssmd.schemas.control import Disconnected, PreviousSession, TailCut
+from ssmd.schemas.control import AnyFact, DayMark, Disconnected, PreviousSession, TailCut
 from ssmd.streams.recorder import Recorder
-from ssmd.streams.tape import CutTail, TapeEnd, TapeWriter
+from ssmd.streams.tape import TapeEnd, TapeWriter
 
 
 def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int) -> int:
@@ -15,34 +17,67 @@ def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int) -> in
     return max(now_ns, end.session + 1) if end is not None else now_ns
 
 
-def close_killed_session(tape: TapeWriter, clock: Clock, make_recorder: Callable[[int], Recorder]) -> PreviousSession | None:
-    """End the tape's last session as its killed process could not, and tell a torn tail; what a new session says of it.
+class Before(NamedTuple):
+    """What a new session says of the one before it. `facts`: to be recorded behind its `Connected`, the last in its block."""
+
+    previous: PreviousSession | None = None
+    facts: tuple[AnyFact, ...] = ()
+
+
+def close_killed_session(
+    tape: TapeWriter, clock: Clock, make_recorder: Callable[[int], Recorder], day_of: Callable[[int], tuple[str, int]]
+) -> Before:
+    """End the tape's last session as its killed process could not, and tell a torn tail.
+
+    After a restart of the machine nothing is appended to that session: the streams may hold entries of it that the tape
+    has lost, under the very numbers that would come next. The new session says all of it.
 
     Args:
         make_recorder: a recorder by session number.
-
-    Returns:
-        None for a tape without any session.
+        day_of: as for `Recorder`.
     """
     end = tape.end
     if not end.session:
-        return None
+        return Before()
     if end.closing is not None:
-        return PreviousSession(end.session, end.last_n, end.closing.last_recv_ns, end.closing.cause, end.closing.evidence)
+        closing = end.closing
+        return Before(PreviousSession(end.session, end.last_n, closing.last_recv_ns, closing.cause, closing.evidence))
+    heard_ns = end.last_frame_ns or end.last_ts_ns
+    evidence = _evidence(end, tape, clock.now_ns())
+    cut = (TailCut(tape.cut.size_bytes, tape.cut.kept_as),) if tape.cut is not None else ()
+    if tape.has_restarted:
+        day, day_end_ns = day_of(end.last_ts_ns)
+        mark = (DayMark(day),) if clock.now_ns() >= day_end_ns else ()
+        return Before(PreviousSession(end.session, end.last_n, heard_ns, "killed", evidence), (*cut, *mark))
     recorder = make_recorder(end.session)
     recorder.resume(end.last_n, end.last_ts_ns, end.last_frame_ns)
     recorder.turn_day()
-    if tape.cut is not None:
-        recorder.fact(TailCut(tape.cut.size_bytes, tape.cut.kept_as))
-    evidence = _evidence(end, tape.cut, clock.now_ns())
-    recorder.fact(Disconnected("killed", last_recv_ns=end.last_frame_ns or end.last_ts_ns, evidence=evidence))
+    for fact in cut:
+        recorder.fact(fact)
+    recorder.fact(Disconnected("killed", last_recv_ns=heard_ns, evidence=evidence))
     recorder.flush()
-    return PreviousSession(end.session, recorder.last_n, end.last_frame_ns or end.last_ts_ns, "killed", evidence)
+    return Before(PreviousSession(end.session, recorder.last_n, heard_ns, "killed", evidence))
 
 
-def _evidence(end: TapeEnd, cut: CutTail | None, now_ns: int) -> str:
-    torn = f", followed by {cut.size_bytes} torn bytes" if cut else ""
+def _evidence(end: TapeEnd, tape: TapeWriter, now_ns: int) -> str:
+    torn = f", followed by {tape.cut.size_bytes} torn bytes" if tape.cut else ""
+    restarted = "; the machine was restarted: what was written after the last fsync is lost" if tape.has_restarted else ""
     return (
         f"the tape ends at entry {end.last_n} of {iso_of(end.last_ts_ns)} without a disconnect{torn}; "
-        f"the connector started again at {iso_of(now_ns)}"
+        f"the connector started again at {iso_of(now_ns)}{restarted}"
     )
+
+
+def next_epoch(directory: Path, now_ns: int, known: int) -> int:
+    """A fencing number above all earlier ones of this tape, above `known`, and above those of tapes elsewhere.
+
+    It is the time in seconds, raised where the clock stepped back: so it is known without the journal, too.
+    """
+    path = directory / "epoch"
+    try:
+        before = int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        before = 0
+    epoch = max(now_ns // 1_000_000_000, before + 1, known + 1)
+    path.write_text(f"{epoch}\n", encoding="ascii")
+    return epoch
