@@ -307,7 +307,7 @@ async def test_killing_the_server_under_load_loses_nothing_acknowledged(server: 
     async with opened(server.url, timeout_s=1.0) as one, opened(server.url, timeout_s=1.0) as two, asyncio.timeout(60):
         names = ["w0", "w1", "w2"]
         writers = [asyncio.create_task(load.write(journal, name)) for journal, name in zip([one, two, one], names, strict=True)]
-        for _ in range(2):
+        for _ in range(3):
             before = load.count
             while load.count < before + 500:
                 await asyncio.sleep(0.005)

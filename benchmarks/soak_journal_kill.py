@@ -1,0 +1,136 @@
+"""The journal's server killed again and again under load, on one node and as the leader of three.
+
+    python benchmarks/soak_journal_kill.py [--rounds 50] [--cluster-rounds 10]
+
+After the last round every acknowledged event must be stored once, in order, no append in part, and each round the writers
+must be answered again. Writes docs/measurements/journal-kill.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from _journal_fire import Cluster, Load, audit, machine, resumed
+
+from ssmd.clock import SystemClock, iso_of
+from ssmd.services.embedded_servers import start_nats
+from ssmd.streams.journal_nats import NatsJournal
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUT = ROOT / "docs" / "measurements" / "journal-kill.json"
+WRITERS = 4
+EVENTS_PER_ROUND = 400
+RESUME_S_MAX = 5.0
+
+
+async def rounds_of(
+    journals: list[NatsJournal], rounds: int, strike: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
+) -> dict[str, Any]:
+    """Let writers run, and `strike` once a round; what it returns brings the server back."""
+    load = Load()
+    writers = [asyncio.create_task(load.write(journal, f"w{number}")) for number, journal in enumerate(journals)]
+    times = []
+    for number in range(rounds):
+        before = load.count
+        while load.count < before + EVENTS_PER_ROUND:  # noqa: ASYNC110 - polls what writers leave behind
+            await asyncio.sleep(0.005)
+        killed_s = asyncio.get_running_loop().time()
+        revive = await strike()
+        times.append(round(await resumed(load, killed_s, len(journals)), 3))
+        await revive()
+        print(f"  round {number + 1}: answered again after {times[-1]:.2f} s, {load.count:,} acknowledged", flush=True)
+    load.is_over = True
+    await asyncio.gather(*writers)
+    return {**await audit(journals[0], load), "resumed_s_max": max(times), "resumed_s_median": sorted(times)[len(times) // 2]}
+
+
+async def single(rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        server = await start_nats(Path(directory) / "nats", sync_always=True)
+        journals = [await NatsJournal.open(server.url, "soak", ensure=True, timeout_s=1.0) for _ in range(WRITERS)]
+
+        async def strike() -> Callable[[], Awaitable[None]]:
+            server.kill()
+            await server.restart()
+            return nothing
+
+        try:
+            return await rounds_of(journals, rounds, strike)
+        finally:
+            for journal in journals:
+                await journal.close()
+            await server.stop()
+
+
+async def nothing() -> None:
+    return None
+
+
+async def cluster(rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        nodes = Cluster(Path(directory))
+        await nodes.start("soak")
+        journals = [await NatsJournal.open(nodes.url, "soak", timeout_s=1.0) for _ in range(WRITERS)]
+
+        async def strike() -> Callable[[], Awaitable[None]]:
+            node = await nodes.leader("soak")
+            nodes.kill(node)
+
+            async def revive() -> None:
+                nodes.revive(node)
+                async with asyncio.timeout(60):
+                    await nodes.ready(node)
+
+            return revive
+
+        try:
+            return await rounds_of(journals, rounds, strike)
+        finally:
+            for journal in journals:
+                await journal.close()
+            nodes.stop()
+
+
+def is_whole(figures: dict[str, Any]) -> bool:
+    wrong = figures["lost"] or figures["twice"] or figures["partial"] or figures["out_of_order"]
+    return not wrong and figures["stored"] == figures["acknowledged"]
+
+
+async def main(rounds: int, cluster_rounds: int) -> None:
+    print("one node")
+    one = await single(rounds)
+    print("three nodes")
+    three = await cluster(cluster_rounds)
+    resumed_in_time = one["resumed_s_max"] <= RESUME_S_MAX
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    report = {
+        "commit": head,
+        "date": iso_of(SystemClock().now_ns())[:10],
+        "seed": None,
+        "rounds": {"one_node": rounds, "three_nodes": cluster_rounds},
+        "machine": machine(),
+        "figures": {"one_node": one, "three_nodes": three},
+        "wanted": {"lost": 0, "partial": 0, "one_node_resumed_s_max": RESUME_S_MAX},
+        "note": "three nodes: nats-server elects 4 to 9 s after a leader's last word (its own constants)",
+        "verdict": "pass" if is_whole(one) and is_whole(three) and resumed_in_time else "fail",
+    }
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report["figures"], indent=2), report["verdict"])
+    if report["verdict"] != "pass":
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--cluster-rounds", type=int, default=10)
+    given = parser.parse_args()
+    asyncio.run(main(given.rounds, given.cluster_rounds))
