@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,17 @@ def test_a_new_schema_is_registered_with_its_hash(ssmd: Ssmd, workspace: Path) -
 
 
 # validate
+
+
+def test_the_pre_commit_hook_runs_the_validation() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert (hook["id"], hook["entry"], hook["pass_filenames"]) == ("ssmd-validate", "ssmd validate", False)
+    pattern = re.compile(hook["files"])
+    assert [bool(pattern.search(name)) for name in ("exchanges/feeds/a.yaml", "deep/exchanges/x", "src/exchanges.py")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_annotations_for_github(ssmd: Ssmd, workspace: Path) -> None:

@@ -218,6 +218,20 @@ MISTAKES = [
         'exchanges/environments/kalshi-dev.yaml:9:7: feed "kalsi" is not in feeds/ (did you mean "kalshi"?) [unknown-feed]',
     ),
     (
+        "missing-schema",
+        DEV,
+        "schema: market:1",
+        "schema: trades:1",
+        'exchanges/environments/kalshi-dev.yaml:10:9: schema "trades" is not in schemas/ (known: market) [unknown-schema]',
+    ),
+    (
+        "missing-definition",
+        "schemas/market.yaml",
+        "definition: market.capnp",
+        "definition: trade.capnp",
+        ('exchanges/schemas/market.yaml:9:17: definition "trade.capnp" is not a file beside market.yaml [missing-definition]'),
+    ),
+    (
         "unknown-schema-version",
         DEV,
         "schema: market:1",

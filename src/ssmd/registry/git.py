@@ -131,13 +131,8 @@ class Git:
         Raises:
             Rejected: HEAD is detached, files are in conflict, or a merge or the like is under way.
         """
-        conflicts = sorted(
-            {
-                entry.split(b"\t", 1)[1].decode(errors="replace")
-                for entry in self._output(["ls-files", "-u", "-z"]).split(b"\0")
-                if entry
-            }
-        )
+        unmerged = self._output(["diff", "--name-only", "--diff-filter=U", "-z"])  # of the whole repository
+        conflicts = sorted(name.decode(errors="replace") for name in unmerged.split(b"\0") if name)
         if conflicts:
             raise Rejected(
                 "git-conflict", f"files are in conflict: {', '.join(conflicts)}", mend="resolve them, or git merge --abort"
