@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment ends everything that was started, soon."""
+"""Ctrl-C or SIGTERM at any moment ends everything that was started, soon."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def processes_of(workspace: Path) -> list[str]:
     return found
 
 
-def interrupted_after(words: str, workspace: Path, *arguments: str) -> tuple[int, str]:
-    """Run ssmd, interrupt it once stderr has said `words`: its exit status, and all that it said."""
+def interrupted_after(words: str, workspace: Path, *arguments: str, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+    """Run ssmd, signal it once stderr has said `words`: its exit status, and all that it said."""
     command = [sys.executable, "-m", "ssmd", "--workspace", str(workspace), *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=workspace
@@ -48,7 +48,7 @@ def interrupted_after(words: str, workspace: Path, *arguments: str) -> tuple[int
         for line in process.stderr:
             told += line
             if words in line:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         told += process.stderr.read()
         return process.wait(60), told
@@ -75,8 +75,10 @@ def test_ctrl_c_while_it_starts_stops_what_runs_and_starts_no_more(workspace: Pa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who runs")
 @pytest.mark.timeout(240)
-def test_ctrl_c_in_the_demo_leaves_nothing_running(workspace: Path) -> None:
-    status, told = interrupted_after("Disaster: the connector is killed", workspace, "demo", "--keep", str(workspace / "kept"))
+def test_sigterm_in_the_demo_leaves_nothing_running(workspace: Path) -> None:
+    arguments = ("demo", "--keep", str(workspace / "kept"))
+    words = "Disaster: the connector is killed"
+    status, told = interrupted_after(words, workspace, *arguments, number=signal.SIGTERM)
     assert status == 130, told
     assert "Traceback" not in told
     assert processes_of(workspace) == []

@@ -76,10 +76,23 @@ def invocation_of(ctx: typer.Context) -> Invocation:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run an async procedure to its end; Ctrl-C cancels it, and its `finally` blocks run."""
-    import asyncio  # noqa: PLC0415 - keeps --help quick
+    """Run an async procedure to its end; Ctrl-C and SIGTERM cancel it, and its `finally` blocks run.
 
-    return asyncio.run(work)
+    Raises:
+        KeyboardInterrupt: it was cancelled so.
+    """
+    import asyncio  # noqa: PLC0415 - keeps --help quick
+    import signal  # noqa: PLC0415 - as above
+
+    async def until_told() -> Result:
+        working = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+        return await working
+
+    try:
+        return asyncio.run(until_told())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def checked_date(text: str) -> str:

@@ -26,6 +26,7 @@ from ssmd.projections.queries import DayHistory, GapLine, InventoryLine
 from ssmd.projections.views import freshest_views, open_views
 from ssmd.registry.bootstrap import DEMO_ENVIRONMENT, write_registry
 from ssmd.schemas.codecs import definition_sha256
+from ssmd.services.run_file import LOCK_FILE, RunLock
 from ssmd.services.simulator.capture_file import frames
 from ssmd.settings import Workspace
 from ssmd.wiring.backends import open_journal, open_rows_store, open_storage
@@ -123,6 +124,7 @@ class Demo:
         self.stage.step(f"A workspace of its own in {directory}")
         if capture is not None:
             await asyncio.to_thread(_check_capture, capture)
+        await self._stop_earlier(Workspace(await asyncio.to_thread(directory.resolve)))
         environment = await asyncio.to_thread(self._prepare, directory, capture)
         async with LocalSystem(environment, self.variables, self.clock, self.stage.say) as system:
             report = await race_failure(system, self._work(system, capture))
@@ -150,14 +152,16 @@ class Demo:
         write_registry(workspace.root, {ENV: text}, definition_sha256())
         return resolve_environment(workspace, ENV, date_of(self.clock.now_ns()))
 
+    async def _stop_earlier(self, workspace: Workspace) -> None:
+        """End what an earlier demo left running when it was killed; refuse where it still runs."""
+        state = workspace.environment(ENV)
+        if (state / LOCK_FILE).exists():
+            with RunLock(state, ENV) as lock:
+                await lock.stop_leftovers(self.stage.say)
+
     @staticmethod
     def _clear(workspace: Workspace) -> None:
-        """Delete an earlier demo's files, unless it still runs."""
-        if (workspace.environment(ENV) / "run.lock").exists():
-            from ssmd.services.run_file import RunLock  # noqa: PLC0415 - only for this check
-
-            with RunLock(workspace.environment(ENV), ENV):
-                pass
+        """Delete an earlier demo's files."""
         for path in workspace.root.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
