@@ -191,3 +191,9 @@ def _free_ports(count: int) -> list[int]:
 def machine() -> dict[str, Any]:
     """What may be said of the machine."""
     return {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()}
+
+
+def commit(root: Path) -> str:
+    """The commit that is measured."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

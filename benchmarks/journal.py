@@ -1,10 +1,13 @@
 """The journal beside the bare client, in turns on one fsync-always server, best of three rounds each: ratios first.
 
-    python benchmarks/journal.py [EVENTS] [SINGLES]
+    python benchmarks/journal.py [EVENTS] [SINGLES] [LARGE]
 
 append, single   p50 of one event acknowledged; bare = `Client.request` with the same headers
 append, batch    events/s in atomic batches of 1000; bare = the same batches written by hand
 replay           events/s decoded into envelopes; bare = raw pull with a callback that decodes the payload with msgspec
+together         appends/s of one event each by 256 writers at once (group commit); bare = the same requests side by side
+snapshot         ms to load an aggregate from its snapshot in a journal of SMALL and of LARGE events (the server's default sync
+                 while filling); one in 500 events is its own
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,16 @@ from ssmd.domain.envelope import AggregateId, Envelope, decode_envelope, encode_
 from ssmd.services.embedded_servers import start_nats
 from ssmd.streams.journal import AppendGroup
 from ssmd.streams.journal_nats import NatsJournal
+from ssmd.streams.journal_snapshots import NatsSnapshots, Snapshot
 from ssmd.streams.topology import journal_stream
 
 BATCH = 1000
 ROUNDS = 3
+WRITERS = 256
+TURNS = 8
+SMALL = 10_000
+AGGREGATES = 500
+LOADED = 100
 
 
 def group(aggregate: AggregateId, after: int, count: int) -> AppendGroup:
@@ -70,14 +79,81 @@ async def ours(url: str, env: str, events: int, singles: int) -> dict[str, float
     for wanted in groups:
         await journal.append([wanted], command_id=wanted.events[0].id)
     append_s = time.perf_counter() - begun
+    together_s = await _together(lambda name: journal.append([group(AggregateId("bench", (name,)), 0, 1)], command_id=name))
     begun = time.perf_counter()
     count = 0
-    async for batch in journal.replay():
+    async for batch in journal.replay(until=events + singles):
         count += len(batch)
     replay_s = time.perf_counter() - begun
     assert count == events + singles, count
     await journal.close()
-    return {"single_p50_ms": statistics.median(times) * 1e3, "batch_per_s": events / append_s, "replay_per_s": count / replay_s}
+    return {
+        "single_p50_ms": statistics.median(times) * 1e3,
+        "batch_per_s": events / append_s,
+        "replay_per_s": count / replay_s,
+        "together_per_s": WRITERS * TURNS / together_s,
+    }
+
+
+async def _together(append: Callable[[str], Awaitable[object]]) -> float:
+    """Seconds that WRITERS writers take for TURNS appends each, to aggregates of their own."""
+
+    async def write(writer: int) -> None:
+        for turn in range(TURNS):
+            await append(f"w{writer}-{turn}")
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    return time.perf_counter() - begun
+
+
+async def snapshot_load_ms(directory: Path, sizes: Sequence[int]) -> list[float]:
+    """Median ms to load an aggregate through its snapshot, at each size of the journal."""
+    server = await start_nats(directory, sync_always=False)
+    medians = []
+    try:
+        journal = await NatsJournal.open(server.url, "snapshots", ensure=True, timeout_s=30)
+        snapshots = NatsSnapshots(server.url, "snapshots")
+        head = 0
+        for size in sizes:
+            while head < size:
+                numbers = range(head, head + BATCH)
+                head = await journal.restore(head, [_spread(number) for number in numbers])
+            await _take_snapshots(journal, snapshots)
+            times = []
+            for number in range(LOADED):
+                begun = time.perf_counter()
+                await _load(journal, snapshots, AggregateId("bench", (f"s{number}",)))
+                times.append(time.perf_counter() - begun)
+            medians.append(statistics.median(times) * 1e3)
+        await snapshots.close()
+        await journal.close()
+    finally:
+        await server.stop()
+    return medians
+
+
+def _spread(number: int) -> tuple[str, bytes]:
+    aggregate = AggregateId("bench", (f"s{number % AGGREGATES}",))
+    return f"bench.s{number % AGGREGATES}", encode_envelope(group(aggregate, number // AGGREGATES, 1).events[0])
+
+
+async def _take_snapshots(journal: NatsJournal, snapshots: NatsSnapshots) -> None:
+    """Of the first aggregates, ten events before their ends (so that ten are left to be read)."""
+    for number in range(LOADED):
+        aggregate = AggregateId("bench", (f"s{number}",))
+        at = (await journal.load(aggregate))[-11]
+        await snapshots.put(aggregate, Snapshot(at.position, at.envelope.version, at.envelope.id, "bench", b"{}"))
+
+
+async def _load(journal: NatsJournal, snapshots: NatsSnapshots, aggregate: AggregateId) -> None:
+    snapshot = await snapshots.get(aggregate)
+    assert snapshot is not None
+    # As a new process: nothing is remembered of the aggregate.
+    journal._access.forget(journal._access.subject(aggregate))  # noqa: SLF001 - see above
+    recorded = await journal.load(aggregate, after_version=snapshot.version - 1, after_position=snapshot.position - 1)
+    assert len(recorded) == 11, len(recorded)
+    assert recorded[0].envelope.id == snapshot.event_id
 
 
 async def bare(url: str, env: str, events: int, singles: int) -> dict[str, float]:
@@ -102,11 +178,19 @@ async def bare(url: str, env: str, events: int, singles: int) -> dict[str, float
     begun = time.perf_counter()
     await _pull(client, env, events + singles)
     replay_s = time.perf_counter() - begun
+
+    async def alone(name: str) -> None:
+        payload = encode_envelope(group(AggregateId("bench", (name,)), 0, 1).events[0])
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-Msg-Id": name}
+        await client.request(f"{env}.journal.bench.{name}", payload, timeout=30, headers=headers)
+
+    together_s = await _together(alone)
     await client.close()
     return {
         "single_p50_ms": statistics.median(times) * 1e3,
         "batch_per_s": events / append_s,
         "replay_per_s": (events + singles) / replay_s,
+        "together_per_s": WRITERS * TURNS / together_s,
     }
 
 
@@ -155,7 +239,7 @@ def _best(figures: list[dict[str, float]]) -> dict[str, float]:
     return {name: (min if name.endswith("_ms") else max)(one[name] for one in figures) for name in figures[0]}
 
 
-async def main(events: int, singles: int) -> None:
+async def main(events: int, singles: int, large: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         server = await start_nats(Path(directory) / "nats", sync_always=True)
         try:
@@ -165,19 +249,24 @@ async def main(events: int, singles: int) -> None:
                 rounds.append((theirs, await ours(server.url, f"ours-{number}", events, singles)))
         finally:
             await server.stop()
+        small_ms, large_ms = await snapshot_load_ms(Path(directory) / "snapshots", [SMALL, large])
     theirs, mine = (_best([one[side] for one in rounds]) for side in (0, 1))
     ratios = {
         "single_p50": mine["single_p50_ms"] / theirs["single_p50_ms"],
         "batch": mine["batch_per_s"] / theirs["batch_per_s"],
         "replay": mine["replay_per_s"] / theirs["replay_per_s"],
+        "together": mine["together_per_s"] / theirs["together_per_s"],
     }
-    targets = {"single_p50": "<= 1.5", "batch": ">= 0.7", "replay": ">= 0.7"}
+    targets = {"single_p50": "<= 1.5", "batch": ">= 0.7", "replay": ">= 0.7", "together": "> 1"}
     for name, ratio in ratios.items():
         print(f"{name:12} {ratio:5.2f} of the bare client (wanted {targets[name]})")
+    found = f"{small_ms:.2f} ms, {large_ms:.2f} ms"
+    print(f"{'snapshot':12} {large_ms / small_ms:5.2f} of {SMALL:,} events at {large:,} (wanted <= 2): {found}")
     for label, figures in (("journal", mine), ("bare", theirs)):
         print(f"{label:12}", "  ".join(f"{name} {value:,.2f}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":
     sizes = [int(text) for text in sys.argv[1:]]
-    asyncio.run(main(sizes[0] if sizes else 50_000, sizes[1] if len(sizes) > 1 else 500))
+    defaults = [50_000, 500, 1_000_000]
+    asyncio.run(main(*[*sizes, *defaults[len(sizes) :]]))

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from _journal_fire import Cluster, Load, audit, machine, resumed
+from _journal_fire import Cluster, Load, audit, commit, machine, resumed
 
 from ssmd.clock import SystemClock, iso_of
 from ssmd.services.embedded_servers import start_nats
@@ -109,9 +108,8 @@ async def main(rounds: int, cluster_rounds: int) -> None:
     print("three nodes")
     three = await cluster(cluster_rounds)
     resumed_in_time = one["resumed_s_max"] <= RESUME_S_MAX
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     report = {
-        "commit": head,
+        "commit": commit(ROOT),
         "date": iso_of(SystemClock().now_ns())[:10],
         "seed": None,
         "rounds": {"one_node": rounds, "three_nodes": cluster_rounds},
