@@ -73,6 +73,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "connector run",
             "data book",
             "data connections",
+            "data export",
             "data gaps",
             "data inventory",
             "data replay",

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 CAPTURES_DIRECTORY: Final = "captures"
 
 
-@asynccontextmanager
-async def reading_storage(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> AsyncGenerator[Storage]:
-    """The environment's storage, closed at the end.
+def archive_of(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Storage:
+    """The environment's storage, for reading; `close` it.
 
     Raises:
         Misconfigured: as `open_storage`; the archive is in the memory of another process.
@@ -38,7 +37,13 @@ async def reading_storage(environment: ResolvedEnvironment, variables: Mapping[s
             f"the archive of {environment.name} is kept in the memory of the process that writes it",
             mend=f"set storage.backend to local or s3 in exchanges/environments/{environment.name}.yaml",
         )
-    storage = open_storage(environment, variables)
+    return open_storage(environment, variables)
+
+
+@asynccontextmanager
+async def reading_storage(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> AsyncGenerator[Storage]:
+    """As `archive_of`, closed at the end."""
+    storage = archive_of(environment, variables)
     try:
         yield storage
     finally:

@@ -1,0 +1,5 @@
+from ssmd.api.archive import Archive
+
+__version__: str
+
+def open(env: str = "", *, workspace: str = "") -> Archive: ...

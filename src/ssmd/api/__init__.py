@@ -1,0 +1,1 @@
+"""What notebooks and backtests use: `ssmd.open(env)`."""
