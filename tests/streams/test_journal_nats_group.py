@@ -87,6 +87,22 @@ async def test_one_appends_error_is_nobody_elses(journal_url: str, fresh_env: st
                 assert held[appends[index][-1].events[-1].id] == result
 
 
+async def test_an_event_too_large_is_refused_alone(journal_url: str, fresh_env: str) -> None:
+    async with opened(journal_url, fresh_env) as journal:
+        appends = [[group(f"a{index}", 0)] for index in range(300)]
+        large = appends[200][0].events[0]
+        appends[200][0] = appends[200][0]._replace(
+            events=[msgspec.structs.replace(large, data=msgspec.Raw(b'"' + b"x" * 9_000_000 + b'"'))]
+        )
+        results = await asyncio.gather(
+            *(journal.append(one, command_id=f"c{index}") for index, one in enumerate(appends)), return_exceptions=True
+        )
+        assert [index for index, result in enumerate(results) if not isinstance(result, int)] == [200]
+        assert isinstance(results[200], Rejected)
+        assert results[200].rule == "event-too-large"
+        assert len(await stored(journal)) == 299
+
+
 async def test_several_appends_of_one_aggregate_do_not_share_a_batch(journal_url: str, fresh_env: str) -> None:
     async with opened(journal_url, fresh_env) as journal:
         racing = [journal.append([group("one", 0)], command_id=f"r{index}") for index in range(200)]

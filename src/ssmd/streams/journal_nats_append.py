@@ -35,14 +35,21 @@ class Appender:
         self._random = random
 
     async def prepare(self, groups: Sequence[AppendGroup], command_id: str) -> list[Outgoing] | None:
-        """The messages of an append; None = an aggregate is not at its expected version."""
+        """The messages of an append; None = an aggregate is not at its expected version.
+
+        Raises:
+            Rejected: an event is larger than the server takes.
+            Unavailable: no answer; nothing was written.
+        """
         tails = []
         for group in groups:
             tail = await self._expect(group)
             if tail is None:
                 return None
             tails.append(tail)
-        return list(self._messages(groups, tails, command_id))
+        messages = list(self._messages(groups, tails, command_id))
+        self._check_sizes(messages, await self._access.connection())
+        return messages
 
     async def send_together(self, appends: Sequence[list[Outgoing]]) -> int:
         """Several appends that share no aggregate as one batch; position of the last event.
@@ -71,7 +78,6 @@ class Appender:
             if messages is None:
                 return await self._written_or(groups, command_id)
             connection = await self._access.connection()
-            self._check_sizes(messages, connection)
             # Until the answer is here, what is remembered of these aggregates may be wrong.
             self._forget(groups)
             try:

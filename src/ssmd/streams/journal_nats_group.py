@@ -20,12 +20,16 @@ from ssmd.streams.connection import ApiRefused
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup
 from ssmd.streams.journal_checks import check_append
 from ssmd.streams.journal_nats_append import Appender
+from ssmd.streams.stream_access import Outgoing
 
 DIRECT_MAX: Final = 40
 """Appends under way side by side; below the 50 open batches a stream takes."""
 
 GROUP_MIN: Final = 100
 """So many waiting appends make a group."""
+
+GROUP_BYTES_MAX: Final = 8 << 20
+"""Payload bytes of a group, about; what is beyond goes alone."""
 
 
 class _Waiting(NamedTuple):
@@ -93,23 +97,32 @@ class GroupCommit:
                 await asyncio.gather(*(self._alone(member) for member in rest[start : start + DIRECT_MAX]))
         except SsmdError as error:
             for member in members:
-                if not member.done.done():
-                    member.done.set_exception(error)
+                _fail(member, error)
         finally:
             self._under_way -= 1
             for member in members:
-                if not member.done.done():
-                    member.done.set_exception(Unavailable("the journal was closed while this append was under way"))
+                _fail(member, Unavailable("the journal was closed while this append was under way"))
             self._start_waiting()
 
     async def _together(self, members: list[_Waiting]) -> list[_Waiting]:
         """Try the batch; those that have to go alone."""
         appender = self._appender
-        prepared = await asyncio.gather(*(appender.prepare(member.groups, member.command_id) for member in members))
-        fit = [(member, messages) for member, messages in zip(members, prepared, strict=True) if messages is not None]
-        alone = [member for member, messages in zip(members, prepared, strict=True) if messages is None]
+        preparing = [appender.prepare(member.groups, member.command_id) for member in members]
+        fit: list[tuple[_Waiting, list[Outgoing]]] = []
+        alone: list[_Waiting] = []
+        size = 0
+        for member, prepared in zip(members, await asyncio.gather(*preparing, return_exceptions=True), strict=True):
+            if isinstance(prepared, SsmdError):
+                _fail(member, prepared)
+            elif isinstance(prepared, BaseException):
+                raise prepared
+            elif prepared is None or size > GROUP_BYTES_MAX:
+                alone.append(member)
+            else:
+                fit.append((member, prepared))
+                size += sum(len(payload) for _, payload, _ in prepared)
         if len(fit) < 2:
-            return members
+            return [*(member for member, _ in fit), *alone]
         together = [member for member, _ in fit]
         try:
             position = await appender.send_together([messages for _, messages in fit])
@@ -133,8 +146,7 @@ class GroupCommit:
             try:
                 position = await self._appender.settle(member.groups, cause)
             except SsmdError as error:
-                if not member.done.done():
-                    member.done.set_exception(error)
+                _fail(member, error)
             else:
                 if not member.done.done():
                     member.done.set_result(position)
@@ -145,17 +157,21 @@ class GroupCommit:
         try:
             position = await self._appender.append(member.groups, member.command_id)
         except SsmdError as error:
-            if not member.done.done():
-                member.done.set_exception(error)
+            _fail(member, error)
         else:
             if not member.done.done():
                 member.done.set_result(position)
 
     async def close(self) -> None:
         """Ends what is under way; who waits is told that the outcome is not known."""
-        for member in [one for one in self._waiting if not one.done.done()]:
-            member.done.set_exception(Unavailable("the journal was closed before this append was sent"))
+        for member in self._waiting:
+            _fail(member, Unavailable("the journal was closed before this append was sent"))
         self._waiting.clear()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _fail(member: _Waiting, error: SsmdError) -> None:
+    if not member.done.done():
+        member.done.set_exception(error)
