@@ -307,6 +307,9 @@ class StreamArchiver:
         await self._write(ready, continuity)
         if continuity.is_full:
             await self._give_up(connection)
+        if ready:
+            # What was missing is coming, in order: however long that takes, there is nothing to give up.
+            self._held_since.pop(connection, None)
         self._note_hold(connection)
 
     async def _write(self, units: Sequence[Unit[Any]], continuity: Continuity[Any]) -> None:
@@ -319,7 +322,7 @@ class StreamArchiver:
             self._held_since.pop(connection, None)
         elif connection not in self._held_since:
             self._held_since[connection] = self._clock.monotonic_ns()
-            self._log.warning("holding", connection=connection, missing=self._continuity[connection].missing())
+            self._log.info("holding", connection=connection, missing=self._continuity[connection].missing())
 
     async def _give_up(self, connection: str) -> None:
         """What is missing will not come, unless the tape can bring it: say so and go on without it."""

@@ -130,6 +130,7 @@ class OrderedPublisher:
         self._market_sent = 0
         self._reached = Reached(NOWHERE, NOWHERE)
         self._states: dict[StreamName, StreamState] = {}
+        self._remade: set[StreamName] = set()
         # While streams are filled again behind their end: where that began, and what they held before.
         self._refill: tuple[EntryPlace, Reached] | None = None
 
@@ -161,14 +162,21 @@ class OrderedPublisher:
         return Reached(raw, market)
 
     async def _last(self, stream: StreamName, subject: str) -> StreamMessage | EntryPlace | None:
-        """The last message of this connection; `acked` where there was one that has only grown too old to be kept."""
+        """The last message of this connection; `acked` where there was one that has only grown too old to be kept.
+
+        None for a stream that is another one now: what was published since, over a connection that had not noticed, has
+        lost what was before it.
+        """
         found = await self._transport.last(stream, subject)
         before, now = self._states.get(stream), await self._transport.state(stream)
         self._states[stream] = now
-        if found is not None or before is None:
+        if before is None:
             return found
-        is_same = before.incarnation == now.incarnation and before.last_seq <= now.last_seq
-        return self.acked if is_same else None
+        if before.incarnation != now.incarnation:
+            self._remade.add(stream)
+        if stream in self._remade:
+            return None
+        return self.acked if found is None and before.last_seq <= now.last_seq else found
 
     async def check(self) -> None:
         """Find out whether the streams still hold what they acknowledged; mends a connection that was lost meanwhile.
@@ -310,6 +318,7 @@ class OrderedPublisher:
             if reached.both < self.acked:
                 regressed = StreamsRegressed(self.acked, reached)
                 self._forget_sent()
+                self._remade.clear()
                 self.acked = reached.both
                 raise regressed
             return
