@@ -65,13 +65,14 @@ async def closing(batches: AsyncIterator[Batch]) -> AsyncGenerator[AsyncIterator
 
 
 async def gathered(batches: AsyncIterator[Batch], size: int) -> AsyncGenerator[Batch]:
-    """The same messages in batches of `size` or a little more; the last one holds what is left."""
+    """The same messages in batches of `size` or a little more; the last one holds what is left. Closes `batches`."""
     held: Batch = []
-    async for batch in batches:
-        held += batch
-        if len(held) >= size:
-            yield held
-            held = []
+    async with closing(batches):
+        async for batch in batches:
+            held += batch
+            if len(held) >= size:
+                yield held
+                held = []
     if held:
         yield held
 

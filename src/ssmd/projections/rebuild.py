@@ -143,11 +143,13 @@ async def fold_until(
     aggregates = frozenset().union(*(folder.projection.aggregates for folder in folders))
     after = min(folder.stamp.position for folder in folders)
     if after < position:
-        batches = journal.replay(after=after, until=position, filters=sorted(aggregates))
-        async for batch in gathered(batches, batch_events):
-            events = decode_events(batch, catalogue, aggregates)
-            for folder in folders:
-                await folder.apply(events, batch[-1].position)
+        replay = journal.replay(after=after, until=position, filters=sorted(aggregates))
+        # Closed here whatever a fold or a commit comes to: the reading holds a connection.
+        async with closing(gathered(replay, batch_events)) as batches:
+            async for batch in batches:
+                events = decode_events(batch, catalogue, aggregates)
+                for folder in folders:
+                    await folder.apply(events, batch[-1].position)
     for folder in folders:
         await folder.apply((), position)
         await folder.settle()
