@@ -62,10 +62,10 @@ ci-deps:  ## Install the Debian packages some tests use (capnproto, jq, zstd, ch
 	@.ci/debian-packages
 
 requirements: setup  ## Pin anew what pyproject.toml asks for
-	$(COMPILE) --upgrade --extra embedded pyproject.toml --output-file requirements.txt
-	$(COMPILE) --upgrade --group build --constraints requirements.txt --output-file requirements-build.txt
-	$(COMPILE) --upgrade --extra embedded --group dev --constraints requirements.txt --constraints requirements-build.txt \
-		pyproject.toml --output-file requirements-dev.txt
+	@# Everything first: what runs alone must agree with what runs beside the extras and the tests.
+	$(COMPILE) --upgrade --all-extras --group dev --group build pyproject.toml --output-file requirements-dev.txt
+	$(COMPILE) --upgrade --extra embedded --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
+	$(COMPILE) --upgrade --group build --constraints requirements-dev.txt --output-file requirements-build.txt
 
 clean:  ## Remove the demo's data and all caches; captured data in .ssmd stays
 	rm -rf .ssmd/demo dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

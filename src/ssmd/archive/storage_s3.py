@@ -336,9 +336,14 @@ class _Absent(_Refused):
 
 def _client_of(access: S3Access, read_s: float) -> Any:
     """An S3 client that depends on `access` alone: neither AWS variables nor files of this user change it."""
-    import aioboto3  # noqa: PLC0415 - slow, and for this backend alone
-    from aiobotocore.session import AioSession  # noqa: PLC0415 - as above
-    from botocore.config import Config  # noqa: PLC0415 - as above
+    try:
+        import aioboto3  # noqa: PLC0415 - slow, and for this backend alone
+        from aiobotocore.session import AioSession  # noqa: PLC0415 - as above
+        from botocore.config import Config  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise Misconfigured(
+            f"storage on S3 needs a package that is not installed: {error.name}", mend="pip install 'ssmd[s3]'"
+        ) from error
 
     session = AioSession()
     for variable in ("profile", "config_file", "credentials_file", "ca_bundle", "region"):
