@@ -65,15 +65,13 @@ capture:
     seed: {seed}
     markets: {markets}
     rate: {rate}
-tape:
-  file_bytes: 1048576
 archive:
   segment_bytes: 65536
   idle_seconds: 0.5
 gateway:
   port: 0
 """
-"""Small segments and tape files, so that every step of a seal comes often."""
+"""Small segments, so that every step of a seal comes often; the tape stays whole, because all is compared with it."""
 
 
 class StrikeReport(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from ssmd.errors import Malformed
 from ssmd.exchanges.adapter import Mapper
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
+from ssmd.schemas.blocks import NO_DIGEST
 from ssmd.services.connector.tape_follower import BlockMapper, Names
 from ssmd.services.normalized_archiver import NormalizedArchiver
 from ssmd.services.raw_archiver import RawArchiver
@@ -60,13 +61,17 @@ async def reference(
     """What archivers make of the tape in `directory` when nothing ever goes wrong. Memory: about three tapes.
 
     Raises:
-        Malformed: the tape is damaged, or its blocks do not follow one another.
+        Malformed: the tape is damaged or was pruned, or its blocks do not follow one another.
     """
     transport, storage = MemoryTransport(), MemoryStorage()
     mapper = BlockMapper(names, make_mapper)
     cursor = TapeCursor(directory)
+    is_first = True
     while tape_blocks := cursor.read():
         for tape_block in tape_blocks:
+            if is_first and tape_block.header.previous_digest != NO_DIGEST:
+                raise Malformed(f"the tape in {directory} was pruned: what an undisturbed run would hold of it is not known")
+            is_first = False
             unit, _ = mapper.map(tape_block.decode(), tape_block.data, is_wanted=True)
             if unit is not None:
                 for message in (unit.raw, *unit.market):
