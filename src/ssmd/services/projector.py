@@ -33,6 +33,7 @@ from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import Journal, PoisonEvent, RecordedEvent
 
 _QUEUED_BATCHES_MAX: Final = 8
+_CONFLICT_PAUSE_S_MAX: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class ProjectorService:
         self._failure = "not started"
         self._sink_failure = ""
         self._is_standing_by = False
+        self._conflicts = 0
         self._is_reconciled = False
         self._counts = {"batches": 0, "events": 0, "failures": 0, "rebuilds": 0}
 
@@ -181,6 +183,7 @@ class ProjectorService:
         if folders is None:
             return
         self._failure = ""
+        self._conflicts = 0
         self._moved.set()
         # Whatever ended the last session may have come between a commit and its manifests.
         self._is_reconciled = self._sink is None
@@ -349,8 +352,10 @@ class ProjectorService:
             found = await self._positions()
             mine = {name: stamp.generation for name, stamp in self._stamps.items()}
             if found.keys() != mine.keys() or any(found[name].generation != mine[name] for name in found):
-                # Swapped, rolled back or flushed: that happened once, and is over.
-                await self._pause(backoff_s(1, self._random))
+                # Swapped, rolled back or flushed: that happened once, and is over. Or two begin at the same time, and each
+                # drops the other's shadow: they have to get out of step by more than a rebuild takes.
+                self._conflicts += 1
+                await self._pause(backoff_s(self._conflicts, self._random, max_s=_CONFLICT_PAUSE_S_MAX))
                 return
             self._is_standing_by = True
             while not self._stopping.is_set():
