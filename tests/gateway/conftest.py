@@ -14,7 +14,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from ssmd.clock import SystemClock
-from ssmd.gateway.app import DEFAULT_LIMITS, GatewayLimits, GatewayService
+from ssmd.gateway.app import DEFAULT_LIMITS, GatewayLimits, GatewayService, Surroundings
 from ssmd.schemas.codecs import encode_record
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id
 from ssmd.schemas.records import KIND_OF, BookDelta, BookSnapshot, Gap, MarketStatus, Quote, Record, Side, SizeMeaning, Trade
@@ -218,11 +218,18 @@ Gateway = Callable[..., AbstractAsyncContextManager[Running]]
 
 @contextlib.asynccontextmanager
 async def _gateway(
-    transport: MemoryTransport | None = None, limits: GatewayLimits = DEFAULT_LIMITS, port: int = 0, **options: Any
+    transport: MemoryTransport | None = None, limits: GatewayLimits = DEFAULT_LIMITS, port: int = 0, **around: Any
 ) -> AsyncIterator[Running]:
     transport = transport or MemoryTransport()
     service = GatewayService(
-        transport, env=ENV, feed=FEED, host="127.0.0.1", port=port, clock=SystemClock(), limits=limits, **options
+        transport,
+        env=ENV,
+        feed=FEED,
+        host="127.0.0.1",
+        port=port,
+        clock=SystemClock(),
+        limits=limits,
+        around=Surroundings(**around),
     )
     running = Running(service, transport)
     running.task = asyncio.create_task(service.run())

@@ -12,9 +12,10 @@ from websockets.asyncio.client import connect
 
 from ssmd.clock import SystemClock
 from ssmd.errors import Conflict, Malformed, Misconfigured, Rejected, SsmdError, Unavailable, UnknownFrame
-from ssmd.gateway.app import GatewayLimits, GatewayService
+from ssmd.gateway.app import GatewayLimits, GatewayService, Surroundings
 from ssmd.gateway.hub import HubLimits
 from ssmd.gateway.problems import problem_of, status_of
+from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.streams.transport_memory import MemoryTransport
 
 
@@ -36,9 +37,25 @@ async def test_a_taken_port_is_named_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+    asking = GatewayService(
+        MemoryTransport(),
+        env=ENV,
+        feed=FEED,
+        host=host,
+        port=0,
+        clock=SystemClock(),
+        around=Surroundings(journal=MemoryJournal(ENV)),
+    )
     with pytest.raises(Misconfigured, match=f"the gateway cannot listen on {host}") as refused:
-        await service(host).run()
+        await asking.run()
     assert refused.value.mend == "correct exchanges/environments/test.yaml, gateway.host and gateway.port"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "203.0.113.7", "desk.example"])
+async def test_strangers_are_not_served_without_keys(host: str) -> None:
+    with pytest.raises(Misconfigured, match=f"the gateway would serve {host} without asking for API keys") as refused:
+        await service(host).run()
+    assert "gateway.auth: keys" in refused.value.mend
 
 
 async def test_it_ends_when_told_and_can_be_told_twice(gateway: Gateway) -> None:

@@ -37,17 +37,22 @@ def shown(state: MarketState, trades_max: int = 50) -> dict[str, Any]:
 
 def records(tape: Tape, chance: random.Random, count: int) -> list[Record]:
     def one() -> Record:
-        ticker = f"T{chance.randrange(7)}"
-        makers = [
-            lambda: tape.snapshot(ticker, bids=[(chance.randint(1, 40), 100)], asks=[(chance.randint(50, 90), 100)]),
-            lambda: tape.quote(ticker, chance.choice([None, 5])),
-            lambda: tape.status(ticker, chance.choice(["open", "closed"])),
-            lambda: tape.gap(ticker, f"g{chance.randrange(3)}", closed=chance.random() < 0.5, channel=chance.choice(["", "b"])),
-            lambda: tape.gap("*", f"w{chance.randrange(3)}", closed=chance.random() < 0.5, channel=chance.choice(["", "b"])),
-        ]
-        if chance.random() < 0.6:
-            return tape.delta(ticker, chance.randint(1, 90), chance.choice([100, 200, -50]))
-        return chance.choice([lambda: tape.trade(ticker), *makers])()
+        ticker, is_closed, channel = f"T{chance.randrange(7)}", chance.random() < 0.5, chance.choice(["", "b"])
+        match chance.choices(range(7), [12, 3, 1, 1, 1, 1, 1])[0]:
+            case 0:
+                return tape.delta(ticker, chance.randint(1, 90), chance.choice([100, 200, -50]))
+            case 1:
+                return tape.trade(ticker)
+            case 2:
+                return tape.snapshot(ticker, bids=[(chance.randint(1, 40), 100)], asks=[(chance.randint(50, 90), 100)])
+            case 3:
+                return tape.quote(ticker, chance.choice([None, 5]))
+            case 4:
+                return tape.status(ticker, chance.choice(["open", "closed"]))
+            case 5:
+                return tape.gap(ticker, f"g{chance.randrange(3)}", closed=is_closed, channel=channel)
+            case _:
+                return tape.gap("*", f"w{chance.randrange(3)}", closed=is_closed, channel=channel)
 
     return [one() for _ in range(count)]
 

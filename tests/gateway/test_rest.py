@@ -60,10 +60,12 @@ async def test_a_market_its_book_and_its_trades(gateway: Gateway) -> None:
                 "self": "/v1/markets/KX%2EB-1",
                 "trades": "/v1/markets/KX%2EB-1/trades",
                 "orderbook": "/v1/markets/KX%2EB-1/orderbook",
+                "candles": "/v1/markets/KX%2EB-1/candles",
+                "gaps": "/v1/gaps?ticker=KX%2EB-1",
                 "stream": "/v1/stream",
             },
         }
-        for link in list(market["links"].values())[:3]:
+        for link in list(market["links"].values())[:4]:
             assert (await http.get(link)).json()["ticker"] == "KX.B-1"
 
 

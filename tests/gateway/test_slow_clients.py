@@ -14,8 +14,9 @@ from tests.gateway.conftest import DEADLINE_S, Gateway, Talker, Tape
 
 from ssmd.errors import Rejected
 from ssmd.gateway.app import GatewayLimits
+from ssmd.gateway.client import SLOW_CLIENT
 from ssmd.gateway.client_queue import QueueLimits
-from ssmd.gateway.hub import SLOW_CLIENT, Hub, HubLimits
+from ssmd.gateway.hub import Hub, HubLimits
 from ssmd.gateway.market_state import MarketState
 
 

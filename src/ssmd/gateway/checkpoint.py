@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ssmd.gateway.assembly import GiveUp, Position
+from ssmd.gateway.candles import CandleRing
 from ssmd.gateway.market import BookPlace, HeldTrade, Market
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.records import BookSnapshot, Gap, MarketStatus, Quote, Record
@@ -63,6 +64,7 @@ class SavedMarket(msgspec.Struct, frozen=True):
     status_seq: int
     trades: tuple[HeldTrade, ...]
     trades_count: int
+    candles: CandleRing
     gaps_open: dict[str, Gap]
     gaps_closed: tuple[Gap, ...]
     counts: dict[str, int]
@@ -108,6 +110,7 @@ def encode_market(market: Market, as_of: int) -> bytes:
             status_seq=market.status_seq,
             trades=tuple(trades[at] for at in range(max(0, len(trades) - TRADES_KEPT), len(trades))),
             trades_count=market.trades_count,
+            candles=market.candles,
             gaps_open=market.gaps_open,
             gaps_closed=tuple(market.gaps_closed),
             counts=market.counts,
@@ -152,7 +155,7 @@ def decode_market(body: bytes, trades_max: int) -> Market:
     market.quote, market.quote_seq = saved.quote, saved.quote_seq
     market.status, market.status_seq = saved.status, saved.status_seq
     market.trades.extend(saved.trades)
-    market.trades_count = saved.trades_count
+    market.trades_count, market.candles = saved.trades_count, saved.candles
     market.gaps_open = saved.gaps_open
     market.gaps_closed.extend(saved.gaps_closed)
     market.counts = saved.counts

@@ -18,12 +18,12 @@ class QueueLimits(NamedTuple):
 
 
 class ClientQueue:
-    """Encoded messages in order, then the snapshots still owed.
+    """Encoded messages in order, then the newest of each conflated kind, then the snapshots still owed.
 
     A book message of a ticker whose snapshot is still owed is not queued: the snapshot will hold it.
     """
 
-    __slots__ = ("_bytes", "_items", "_limits", "_messages", "lost", "owed")
+    __slots__ = ("_bytes", "_items", "_limits", "_messages", "_newest", "lost", "owed", "replaced")
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
@@ -34,6 +34,9 @@ class ClientQueue:
         """Tickers whose snapshot has been promised."""
         self.lost: dict[str, int] | None = None
         """Ticker -> messages dropped; None while nothing was."""
+        self._newest: dict[tuple[str, int], str] = {}
+        self.replaced: dict[str, int] = {}
+        """Ticker -> messages that a newer one took the place of since the last frame."""
 
     def __len__(self) -> int:
         return self._messages
@@ -44,7 +47,7 @@ class ClientQueue:
 
     @property
     def is_empty(self) -> bool:
-        return not self._items and not self.owed
+        return not self._items and not self._newest and not self.owed
 
     def offer(self, text: str, tickers: tuple[str, ...]) -> bool:
         """Queue encoded messages, commas between; False when they were lost, and all queued with them.
@@ -69,6 +72,37 @@ class ClientQueue:
         self._messages, self._bytes = count, size
         return True
 
+    def conflate(self, text: str, ticker: str, bit: int) -> bool:
+        """Queue a message in place of the one of its ticker and kind that was not sent yet; False when it was lost."""
+        if self.lost is not None:
+            self._lose((ticker,))
+            return False
+        before = self._newest.pop((ticker, bit), None)
+        if before is not None:
+            self.replaced[ticker] = self.replaced.get(ticker, 0) + 1
+            self._bytes -= len(before)
+            self._messages -= 1
+        limits = self._limits
+        if self._newest and (self._messages >= limits.messages_max or self._bytes + len(text) > limits.bytes_max):
+            self.lost = {}
+            for _, queued in self._items:
+                self._lose(queued)
+            self._lose((*(held for held, _ in self._newest), *((ticker,) if before is None else (ticker, ticker))))
+            self._items.clear()
+            self._newest.clear()
+            self._messages = self._bytes = 0
+            return False
+        self._newest[ticker, bit] = text
+        self._bytes += len(text)
+        self._messages += 1
+        return True
+
+    def owe_book(self, ticker: str) -> None:
+        """Send the book of `ticker` instead of the change at hand; one for all changes until then."""
+        if ticker in self.owed:
+            self.replaced[ticker] = self.replaced.get(ticker, 0) + 1
+        self.owed[ticker] = None
+
     def _lose(self, tickers: tuple[str, ...]) -> None:
         if self.lost is not None:
             for ticker in tickers:
@@ -90,10 +124,16 @@ class ClientQueue:
             count += len(tickers)
             size += len(text)
             pieces.append(text)
+        while not items and self._newest and count < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
+            key = next(iter(self._newest))
+            text = self._newest.pop(key)
+            count += 1
+            size += len(text)
+            pieces.append(text)
         self._messages -= count
         self._bytes -= size
         # Snapshots only behind all that is queued, so that no older message of the same book can follow one.
-        while not items and self.owed and size < FRAME_BYTES_MAX:
+        while not items and not self._newest and self.owed and size < FRAME_BYTES_MAX:
             found = snapshot_of(self.owed.popitem(last=False)[0])
             if found is not None:
                 size += len(found)

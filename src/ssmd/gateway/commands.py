@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from ssmd.domain.client import Mode
 from ssmd.gateway.hub import KINDS
 from ssmd.gateway.messages import Refusal
 
@@ -45,12 +46,24 @@ class Unsubscribe(Command, frozen=True, tag="unsubscribe"):
     kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
 
 
+class SetMode(Command, frozen=True, tag="mode"):
+    """How the whole connection is served from now on.
+
+    realtime: every message; who does not keep up is told what it lost, and closed. conflated: at most one frame every
+    `interval_ms`, with the newest trade, quote and status of each market, its whole book where that changed, and all gaps.
+    latest: the same as often as the client reads.
+    """
+
+    mode: Mode
+    interval_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 1_000
+
+
 class Ping(Command, frozen=True, tag="ping"):
     pass
 
 
-AnyCommand = Subscribe | Unsubscribe | Ping
-_NAMES: Final = ("subscribe", "unsubscribe", "ping")
+AnyCommand = Subscribe | Unsubscribe | SetMode | Ping
+_NAMES: Final = ("subscribe", "unsubscribe", "mode", "ping")
 _SHOWN: Final = 64
 
 
@@ -75,7 +88,7 @@ def parse_command(text: str) -> AnyCommand | Refusal:
         command: AnyCommand = msgspec.convert(found, AnyCommand)
     except msgspec.ValidationError as error:
         return Refusal(known_id, "bad-command", f"{name}: {error}"[:200])
-    if not isinstance(command, Ping):
+    if isinstance(command, Subscribe | Unsubscribe):
         unknown = sorted({kind for kind in command.kinds if kind not in KINDS})
         if unknown:
             return Refusal(known_id, "unknown-kind", f"no kind {unknown[0][:_SHOWN]!r}; kinds: {', '.join(KINDS)}")

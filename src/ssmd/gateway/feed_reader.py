@@ -11,7 +11,8 @@ import structlog
 from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, Unavailable
 from ssmd.gateway.assembly import HOLD_NS, BlockAssembler, GiveUp, LinePosition, Position, ReadyBlock
-from ssmd.gateway.hub import CloseReason, Hub
+from ssmd.gateway.client import CloseReason
+from ssmd.gateway.hub import Hub
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.resume_points import ResumePoints
 from ssmd.gateway.stream_records import reached_ns, records_of

@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from ssmd.domain.client import Mode
 from ssmd.errors import Rejected
-from ssmd.gateway.client_queue import ClientQueue, QueueLimits
+from ssmd.gateway.api_keys import ANYONE, Grant
+from ssmd.gateway.client import SLOW_CLIENT, Client, CloseReason
+from ssmd.gateway.client_queue import QueueLimits
 from ssmd.gateway.interests import ALL_TICKERS, Interest, Interests, Piece
 from ssmd.gateway.market_state import MarketState
-from ssmd.gateway.messages import Ack, Closing, Control, Loss, encode, of_record
+from ssmd.gateway.messages import Ack, Closing, Conflated, Control, Loss, encode, of_record
 from ssmd.gateway.views import snapshot
 from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Record
 
@@ -24,16 +27,9 @@ KINDS: Final = ("trade", "book", "quote", "status", "gap")
 
 BIT_OF_KIND: Final = {"trade": 1, "book": 2, "snapshot": 2, "quote": 4, "status": 8, "gap": 16}
 _BOOK: Final = BIT_OF_KIND["book"]
-
-
-class CloseReason(NamedTuple):
-    """A WebSocket close code, and a reason of at most 123 bytes."""
-
-    code: int
-    reason: str
-
-
-SLOW_CLIENT: Final = CloseReason(1008, "slow client: see the last message for what was lost")
+_GAP: Final = BIT_OF_KIND["gap"]
+CONFLATED_S: Final = 1.0
+"""Time between two frames in mode conflated, where the client does not say."""
 
 
 class HubLimits(NamedTuple):
@@ -45,6 +41,7 @@ class HubLimits(NamedTuple):
     """
 
     clients_max: int = 2_000
+    connections_per_key_max: int = 100
     tickers_per_client_max: int = 10_000
     coalesce_s: float = 0.004
     close_grace_s: float = 10.0
@@ -52,31 +49,6 @@ class HubLimits(NamedTuple):
 
 
 DEFAULT_LIMITS: Final = HubLimits()
-
-
-class Client:
-    """One connected client, as the hub sees it; made by `Hub.connect`.
-
-    `wake` is set when there is something to send (`take`), or when the connection is to be closed (`closing`).
-    """
-
-    def __init__(self, number: int, limits: QueueLimits, abort: Callable[[], None]) -> None:
-        self.number = number
-        self.queue = ClientQueue(limits)
-        self.wake = asyncio.Event()
-        self.masks: dict[str, int] = {}
-        """Ticker (or "*") -> bits of the kinds wanted."""
-        self.closing: CloseReason | None = None
-        self.last_words: str = ""
-        self.abort = abort
-        self.abort_timer: asyncio.TimerHandle | None = None
-        self.is_dirty = False
-        self.resuming: asyncio.Task[None] | None = None
-        """Reads again what the client missed; until it is done the client has no other subscription."""
-        self.told_to = 0
-        """While it resumes: everything up to this sequence has been queued."""
-        self.room = asyncio.Event()
-        """Set by `take` once at most half of the queue's bounds is used."""
 
 
 class Wanted(NamedTuple):
@@ -112,11 +84,12 @@ class Hub:
         self.is_open = True
         self.messages_offered = 0
         self.messages_lost = 0
+        self.messages_conflated = 0
         self.clients_closed_slow = 0
 
     # Clients
 
-    def connect(self, abort: Callable[[], None]) -> Client:
+    def connect(self, abort: Callable[[], None], grant: Grant = ANYONE) -> Client:
         """Take a new client; `abort` cuts its connection without waiting.
 
         Raises:
@@ -129,8 +102,14 @@ class Hub:
             raise Rejected("catching-up", "the gateway is catching up with the market stream; try again in a second")
         if len(self._clients) >= self.limits.clients_max:
             raise Rejected("too-many-clients", f"{len(self._clients)} clients are connected, the limit; try later")
+        if grant.client_id:
+            connections = sum(1 for client in self._clients if client.grant.client_id == grant.client_id)
+            connections_max = grant.connections_max or self.limits.connections_per_key_max
+            if connections >= connections_max:
+                raise Rejected("too-many-connections", f"this API key has {connections} connections open, its limit")
         self._numbers += 1
-        client = Client(self._numbers, self.limits.queue, abort)
+        client = Client(self._numbers, self.limits.queue, abort, grant)
+        self.set_mode(client, grant.mode, CONFLATED_S)
         self._clients.add(client)
         self._empty.clear()
         return client
@@ -145,6 +124,19 @@ class Hub:
             self._empty.set()
         if client.abort_timer is not None:
             client.abort_timer.cancel()
+
+    def set_mode(self, client: Client, mode: Mode, interval_s: float = CONFLATED_S) -> None:
+        """How `client` is served from now on; what is queued goes first."""
+        client.mode = mode
+        client.interval_s = interval_s if mode == "conflated" else 0.0
+
+    def of_key(self, client_id: str) -> list[Client]:
+        """The connections made with one API key."""
+        return [client for client in self._clients if client.grant.client_id == client_id]
+
+    def queued(self) -> tuple[int, int]:
+        """(messages, bytes) waiting in all queues."""
+        return sum(len(client.queue) for client in self._clients), sum(client.queue.size_bytes for client in self._clients)
 
     def _want(self, client: Client, masks: dict[str, int]) -> None:
         self._interests.leave(client, client.masks)
@@ -259,7 +251,9 @@ class Hub:
             pieces, interest.pieces = interest.pieces, []
             text, tickers = _together(pieces)
             for client in interest.clients:
-                if client.queue.owed:
+                if client.mode != "realtime":
+                    self._offer_newest(client, pieces)
+                elif client.queue.owed:
                     self._offer_but_owed(client, pieces)
                 else:
                     self._offer(client, text, tickers)
@@ -270,6 +264,39 @@ class Hub:
         if left:
             self._offer(client, *_together(left))
 
+    def _offer_newest(self, client: Client, pieces: list[Piece]) -> None:
+        """Modes conflated and latest: of each ticker and kind the newest; books as a whole; gaps all."""
+        queue = client.queue
+        for piece in pieces:
+            self.messages_offered += 1
+            if piece.bit == _BOOK:
+                if queue.lost is None:
+                    queue.owe_book(piece.ticker)
+                continue
+            was_lossless = queue.lost is None
+            is_gap = piece.bit == _GAP
+            kept = queue.offer(piece.text, (piece.ticker,)) if is_gap else queue.conflate(piece.text, piece.ticker, piece.bit)
+            if not kept and was_lossless:
+                self._close_slow(client)
+                return
+        self._mark_dirty(client)
+
+    def _mark_dirty(self, client: Client) -> None:
+        if client.is_dirty:
+            return
+        client.is_dirty = True
+        if client.interval_s:
+            asyncio.get_running_loop().call_later(client.interval_s, self._wake, client)
+            return
+        self._dirty.append(client)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.limits.coalesce_s, self._flush)
+
+    @staticmethod
+    def _wake(client: Client) -> None:
+        client.is_dirty = False
+        client.wake.set()
+
     def _offer(self, client: Client, text: str, tickers: tuple[str, ...]) -> None:
         self.messages_offered += len(tickers)
         was_lossless = client.queue.lost is None
@@ -279,23 +306,24 @@ class Hub:
             else:
                 self.messages_lost += len(tickers)
             return
-        if not client.is_dirty:
-            client.is_dirty = True
-            self._dirty.append(client)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self.limits.coalesce_s, self._flush)
+        self._mark_dirty(client)
 
     def _flush(self) -> None:
         self._timer = None
         dirty, self._dirty = self._dirty, []
         for client in dirty:
-            client.is_dirty = False
-            client.wake.set()
+            self._wake(client)
 
     def take(self, client: Client) -> str:
         """The client's next frame, "" = nothing to send now."""
-        frame = client.queue.take(self._snapshot_text)
+        queue = client.queue
+        frame = queue.take(self._snapshot_text)
         client.room.set()
+        if frame and queue.replaced:
+            replaced, queue.replaced = queue.replaced, {}
+            count = sum(replaced.values())
+            self.messages_conflated += count
+            frame = f"{frame[:-1]},{encode(Conflated(count, replaced, self._state.stream_seq))}]"
         return frame
 
     def _snapshot_text(self, ticker: str) -> str | None:

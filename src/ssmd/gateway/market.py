@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from ssmd.exchanges.book import Book
+from ssmd.gateway.candles import CandleRing
 from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, MarketStatus, Quote, Record, Trade
 
 GAPS_CLOSED_MAX: Final = 64
@@ -43,6 +44,7 @@ class Market:
         "book",
         "book_at",
         "book_doubts",
+        "candles",
         "connection",
         "counts",
         "gaps_closed",
@@ -69,6 +71,7 @@ class Market:
         self.status_seq = 0
         self.trades: deque[HeldTrade] = deque(maxlen=trades_max)
         self.trades_count = 0
+        self.candles = CandleRing()
         self.gaps_open: dict[str, Gap] = {}
         self.gaps_closed: deque[Gap] = deque(maxlen=GAPS_CLOSED_MAX)
         self.counts: dict[str, int] = {}
@@ -93,6 +96,7 @@ class Market:
         elif isinstance(record, Trade):
             self.trades_count += 1
             self.trades.append(HeldTrade(self.trades_count, stream_seq, record))
+            self.candles.add(record)
         elif isinstance(record, Quote):
             self.quote, self.quote_seq = record, stream_seq
         elif isinstance(record, MarketStatus):

@@ -193,6 +193,26 @@ class Loss(Control, frozen=True, tag="lost"):
     stream_seq: int
 
 
+class Conflated(Control, frozen=True, tag="conflated"):
+    """Since the last frame `messages` messages were not sent because newer ones of their ticker and kind were.
+
+    Attributes:
+        replaced: ticker -> messages; they sum up to `messages`. Changes of a book that one snapshot stands for count too.
+    """
+
+    messages: int
+    replaced: dict[str, int]
+    stream_seq: int
+
+
+class ModeAck(Control, frozen=True, tag="mode"):
+    """Command `id` is done: the connection is served in `mode`, with `interval_ms` between frames (0 = none)."""
+
+    id: int
+    mode: str
+    interval_ms: int
+
+
 class Closing(Control, frozen=True, tag="closing"):
     """The gateway is about to close; nothing up to and with `resume_from` (a stream_seq) is missing.
 

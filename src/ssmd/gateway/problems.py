@@ -29,6 +29,17 @@ STATUS_OF_RULE: Final[dict[str, HTTPStatus]] = {
     "path-unknown": HTTPStatus.NOT_FOUND,
     "parameter-unknown": HTTPStatus.BAD_REQUEST,
     "parameter-value": HTTPStatus.BAD_REQUEST,
+    "key-missing": HTTPStatus.UNAUTHORIZED,
+    "key-invalid": HTTPStatus.UNAUTHORIZED,
+    "key-expired": HTTPStatus.UNAUTHORIZED,
+    "key-revoked": HTTPStatus.UNAUTHORIZED,
+    "scope-missing": HTTPStatus.FORBIDDEN,
+    "feed-forbidden": HTTPStatus.FORBIDDEN,
+    "origin-forbidden": HTTPStatus.FORBIDDEN,
+    "rate-limited": HTTPStatus.TOO_MANY_REQUESTS,
+    "target-too-long": HTTPStatus.REQUEST_URI_TOO_LONG,
+    "body-refused": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "day-unknown": HTTPStatus.NOT_FOUND,
     "upgrade-required": HTTPStatus.UPGRADE_REQUIRED,
 }
 """Rule of a `Rejected` -> status, where it says more than the class."""

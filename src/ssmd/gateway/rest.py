@@ -1,12 +1,10 @@
-"""`/v1/markets...` and `/v1/health`: what the gateway holds in memory, as JSON, each answer with its coverage.
+"""`/v1/markets...`, `/v1/health`, `/v1/status` and `/v1/feeds`: what the gateway holds in memory, each with its coverage.
 
 A ticker is one percent-encoded path segment: the path is split before it is decoded, so tickers may hold "/" and ".".
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from itertools import islice
 from typing import Final
@@ -19,15 +17,94 @@ from starlette.routing import Route
 
 from ssmd.errors import Rejected
 from ssmd.gateway import views
+from ssmd.gateway.answers import json_answer
 from ssmd.gateway.market import Market
 from ssmd.gateway.market_state import MarketState
+from ssmd.gateway.messages import GapView, gap_view
+from ssmd.gateway.operations import CURSOR, LIMIT, TICKER, Given, Operation, Parameter, decode_cursor, encode_cursor
 from ssmd.services.component import Health
 
-PAGE_DEFAULT: Final = 100
-PAGE_MAX: Final = 1_000
 DEPTH_MAX: Final = 10_000
 PREFIX: Final = "/v1/markets/"
-_ENCODER: Final = msgspec.json.Encoder()
+_NUMBER_CURSOR: Final = Parameter("cursor", "from the page before; absent = the first page", 0, 1, 2**62)
+
+
+class FeedStatus(msgspec.Struct, frozen=True):
+    """One feed as this gateway sees it.
+
+    Attributes:
+        stream: which life of the market stream its sequences are of.
+        lag_messages: stream messages not read yet. last_recv_ns: receive time at the venue's socket of the newest block.
+        open_gaps: holes of the whole connection that are open now.
+    """
+
+    feed: str
+    ok: bool
+    reason: str
+    stream: str
+    stream_seq: int
+    lag_messages: int
+    last_recv_ns: int
+    records: int
+    markets: int
+    verified_markets: int
+    open_gaps: tuple[GapView, ...]
+
+
+class Feeds(msgspec.Struct, frozen=True):
+    feeds: tuple[FeedStatus, ...]
+
+
+HEALTH: Final = Operation(
+    "getHealth", "/v1/health", "system", "Whether the gateway does its job: 200, else 503 with the reason", Health, (), (503,)
+)
+STATUS: Final = Operation("getStatus", "/v1/status", "system", "The same words, always 200", Health)
+FEEDS: Final = Operation("listFeeds", "/v1/feeds", "system", "The feeds this gateway serves, with position and lag", Feeds)
+MARKETS: Final = Operation(
+    "listMarkets",
+    "/v1/markets",
+    "markets",
+    "Markets by ticker, ascending",
+    views.Markets,
+    (
+        Parameter("q", "part of the ticker, in any case"),
+        Parameter("status", "only markets whose last status is this one"),
+        Parameter("prefix", "only tickers that begin so (a series: KXBTC15M-)"),
+        LIMIT,
+        CURSOR,
+    ),
+)
+MARKET: Final = Operation(
+    "getMarket", "/v1/markets/{ticker}", "markets", "One market in short", views.MarketDetail, (TICKER,), (404,)
+)
+TRADES: Final = Operation(
+    "listTrades",
+    "/v1/markets/{ticker}/trades",
+    "markets",
+    "Its last trades, newest first; the archive has the older ones",
+    views.Trades,
+    (TICKER, LIMIT, _NUMBER_CURSOR),
+    (404,),
+)
+ORDERBOOK: Final = Operation(
+    "getOrderBook",
+    "/v1/markets/{ticker}/orderbook",
+    "markets",
+    "Its order book now, best levels first",
+    views.OrderBook,
+    (TICKER, Parameter("depth", "levels a side, 0 = all", 0, 0, DEPTH_MAX)),
+    (404,),
+)
+CANDLES: Final = Operation(
+    "listCandles",
+    "/v1/markets/{ticker}/candles",
+    "markets",
+    "Its trades by time, newest first: the last 360 minutes that had any",
+    views.Candles,
+    (TICKER, Parameter("interval", "width", "1m", choices=tuple(views.INTERVALS)), LIMIT, _NUMBER_CURSOR),
+    (404,),
+)
+OPERATIONS: Final = (HEALTH, STATUS, FEEDS, MARKETS, MARKET, TRADES, ORDERBOOK, CANDLES)
 
 
 class MarketRoutes:
@@ -36,20 +113,51 @@ class MarketRoutes:
     def __init__(self, state: MarketState, health: Callable[[], Health]) -> None:
         self._state = state
         self._health = health
+        self._views = {"": MARKET, "trades": TRADES, "orderbook": ORDERBOOK, "candles": CANDLES}
 
     def routes(self) -> list[Route]:
         return [
+            Route("/healthz", self.alive, methods=["GET"]),
             Route("/v1/health", self.health, methods=["GET"]),
+            Route("/v1/status", self.status, methods=["GET"]),
+            Route("/v1/feeds", self.feeds, methods=["GET"]),
             Route("/v1/markets", self.markets, methods=["GET"]),
             Route("/v1/markets/{rest:path}", self.market, methods=["GET"]),
             Route("/v1/stream", self.stream, methods=["GET"]),
         ]
 
-    async def health(self, request: Request) -> Response:
-        """200 when the gateway does its job, else 503; the body says why."""
-        _parameters(request)
+    async def alive(self, request: Request) -> Response:
+        """As health, for probes that have no key: no numbers."""
         health = self._health()
-        return _json(health, 200 if health.ok else 503)
+        return json_answer(request, Health(health.ok, health.reason), 200 if health.ok else 503)
+
+    async def health(self, request: Request) -> Response:
+        Given(request, HEALTH)
+        health = self._health()
+        return json_answer(request, health, 200 if health.ok else 503)
+
+    async def status(self, request: Request) -> Response:
+        Given(request, STATUS)
+        return json_answer(request, self._health())
+
+    async def feeds(self, request: Request) -> Response:
+        Given(request, FEEDS)
+        state, health = self._state, self._health()
+        stats = {name: value for name, value in health.stats.items() if isinstance(value, int)}
+        feed = FeedStatus(
+            feed=state.feed,
+            ok=health.ok,
+            reason=health.reason,
+            stream=str(health.stats.get("stream", "")),
+            stream_seq=state.stream_seq,
+            lag_messages=stats.get("lag_messages", 0),
+            last_recv_ns=stats.get("last_recv_ns", 0),
+            records=state.records,
+            markets=len(state),
+            verified_markets=sum(1 for market in state.after("") if market.book_doubt is None) if state.is_current else 0,
+            open_gaps=tuple(gap_view(gap) for gap in state.whole_gaps_open.values()),
+        )
+        return json_answer(request, Feeds((feed,)))
 
     async def stream(self, _: Request) -> Response:
         raise Rejected(
@@ -57,93 +165,67 @@ class MarketRoutes:
         )
 
     async def markets(self, request: Request) -> Response:
-        """`q` = part of the ticker (any case), `status`, `limit` (1..1000), `cursor`."""
-        given = _parameters(request, "q", "status", "limit", "cursor")
-        limit = _whole(given, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
-        part, status = given.get("q", "").casefold(), given.get("status", "")
+        given = Given(request, MARKETS)
+        limit = given.number("limit")
+        part, status, prefix = given.text("q").casefold(), given.text("status"), given.text("prefix")
+        cursor = given.text("cursor")
+        behind = _ticker_cursor(cursor) if cursor else ""
         found = (
             market
-            for market in self._state.after(_decode_cursor(given.get("cursor", "")))
+            for market in self._state.after(behind)
             if part in market.ticker.casefold()
+            and market.ticker.startswith(prefix)
             and (not status or (market.status is not None and market.status.status == status))
         )
         page = list(islice(found, limit + 1))
-        cursor = _encode_cursor(page[limit - 1].ticker) if len(page) > limit else None
+        following = encode_cursor([page[limit - 1].ticker]) if len(page) > limit else None
         shown = tuple(views.summary(self._state, market) for market in page[:limit])
-        return _json(views.Markets(self._state.feed, shown, cursor, self._state.stream_seq))
+        return json_answer(request, views.Markets(self._state.feed, shown, following, self._state.stream_seq))
 
     async def market(self, request: Request) -> Response:
-        """`/{ticker}`, `/{ticker}/trades`, `/{ticker}/orderbook`."""
-        ticker, _, view = self._segments(request)
-        market = self._state.find(ticker)
+        """`/{ticker}`, and what is below it."""
+        ticker, view = self._segments(request)
+        given = Given(request, self._views[view])
+        state, market = self._state, self._state.find(ticker)
         if market is None:
             raise Rejected(
                 "market-unknown",
-                f"feed {self._state.feed} has had no record of ticker {ticker[:256]!r}",
+                f"feed {state.feed} has had no record of ticker {ticker[:256]!r}",
                 mend="GET /v1/markets?q=... lists the tickers",
             )
-        if view == "trades":
-            return self._trades(request, market)
-        if view == "orderbook":
-            depth = _whole(_parameters(request, "depth"), "depth", 0, 0, DEPTH_MAX)
-            return _json(views.order_book(self._state, market, depth))
-        _parameters(request)
-        return _json(views.detail(self._state, market))
+        return json_answer(request, self._shown(market, view, given))
 
-    def _trades(self, request: Request, market: Market) -> Response:
-        given = _parameters(request, "limit", "cursor")
-        limit = _whole(given, "limit", PAGE_DEFAULT, 1, PAGE_MAX)
-        before = _whole(given, "cursor", 0, 1, 2**62)
-        return _json(views.trades(self._state, market, limit=limit, before=before))
+    def _shown(self, market: Market, view: str, given: Given) -> msgspec.Struct:
+        state = self._state
+        match view:
+            case "trades":
+                return views.trades(state, market, limit=given.number("limit"), before=given.number("cursor"))
+            case "orderbook":
+                return views.order_book(state, market, given.number("depth"))
+            case "candles":
+                interval = given.text("interval")
+                return views.candles(state, market, interval, limit=given.number("limit"), before_ns=given.number("cursor"))
+            case _:
+                return views.detail(state, market)
 
-    @staticmethod
-    def _segments(request: Request) -> tuple[str, str, str]:
+    def _segments(self, request: Request) -> tuple[str, str]:
         raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
         encoded, slash, view = raw.decode("ascii", "replace").removeprefix(PREFIX).partition("/")
-        if (slash and view not in ("trades", "orderbook")) or not encoded:
+        if (slash and (not view or view not in self._views)) or not encoded:
             raise Rejected(
                 "path-unknown",
                 f"no such path: {request.url.path[:300]!r}",
-                mend="a ticker is one path segment: write / as %2F; below it are /trades and /orderbook",
+                mend="a ticker is one path segment: write / as %2F; below it are /trades, /orderbook and /candles",
             )
         try:
-            return unquote_to_bytes(encoded).decode(), slash, view
+            return unquote_to_bytes(encoded).decode(), view
         except UnicodeDecodeError as error:
             raise Rejected("parameter-value", f"the ticker {encoded[:256]!r} is no percent-encoded UTF-8") from error
 
 
-def _json(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(_ENCODER.encode(body), status, media_type="application/json")
-
-
-def _parameters(request: Request, *known: str) -> dict[str, str]:
-    """The query's parameters; unknown and repeated ones are refused, so that a typing error is not an answer."""
-    given: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in known:
-            takes = f"this path takes {', '.join(known)}" if known else "this path takes none"
-            raise Rejected("parameter-unknown", f"no parameter {name[:64]!r}; {takes}")
-        if name in given:
-            raise Rejected("parameter-value", f"parameter {name!r} is given twice")
-        given[name] = value
-    return given
-
-
-def _whole(given: dict[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = given.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-        raise Rejected("parameter-value", f"{name} is a whole number from {low} to {high}, not {text[:64]!r}")
-    return int(text)
-
-
-def _encode_cursor(ticker: str) -> str:
-    return base64.urlsafe_b64encode(ticker.encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> str:
-    try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise Rejected("parameter-value", f"not a cursor of this path: {cursor[:64]!r}") from error
+def _ticker_cursor(cursor: str) -> str:
+    match decode_cursor(cursor):
+        case [str(ticker)]:
+            return ticker
+        case _:
+            raise Rejected("parameter-value", f"not a cursor of this path: {cursor[:64]!r}")

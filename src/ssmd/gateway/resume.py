@@ -15,8 +15,9 @@ import structlog
 
 from ssmd.errors import Conflict, Malformed, Rejected, Unavailable
 from ssmd.gateway.assembly import BlockAssembler, Position, ReadyBlock
+from ssmd.gateway.client import Client, CloseReason
 from ssmd.gateway.feed_reader import FeedReader
-from ssmd.gateway.hub import BIT_OF_KIND, Client, CloseReason, Hub, Wanted
+from ssmd.gateway.hub import BIT_OF_KIND, Hub, Wanted
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Refusal, Resumed, refusal_of
 from ssmd.gateway.stream_records import records_of
@@ -68,6 +69,11 @@ class Resumer:
         task = client.resuming = asyncio.create_task(work, name=f"gateway-resume-{client.number}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def resuming(self) -> int:
+        """Clients that are being sent what they missed."""
+        return len(self._tasks)
 
     def _check(self, client: Client, after: int, stream: str) -> None:
         live = self._live

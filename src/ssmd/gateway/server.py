@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
+import ssl
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -83,8 +86,59 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
 
-def embedded_server(app: ASGIApp, drain_s: int) -> EmbeddedServer:
-    """A server for `app`; requests under way have `drain_s` to finish once it is told to exit."""
+class TlsFiles(NamedTuple):
+    """PEM files: the certificate with its chain, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+def check_reachable_by(host: str, env: str, *, has_keys: bool) -> None:
+    """Refuse to serve strangers without keys.
+
+    Raises:
+        Misconfigured: no keys are asked for, and `host` is more than this machine.
+    """
+    if has_keys or host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise Misconfigured(
+            f"the gateway would serve {host} without asking for API keys",
+            mend=f"set gateway.auth: keys in exchanges/environments/{env}.yaml, or gateway.host: 127.0.0.1",
+        )
+
+
+def _context(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        message = f"TLS certificate {tls.certificate} and key {tls.key} cannot be used: {error}"
+        raise Misconfigured(message, mend="correct gateway.tls_certificate and gateway.tls_key of the environment") from error
+    return context
+
+
+def embedded_server(app: ASGIApp, drain_s: int, tls: TlsFiles | None = None) -> EmbeddedServer:
+    """A server for `app`; requests under way have `drain_s` to finish once it is told to exit.
+
+    Raises:
+        Misconfigured: the TLS files cannot be used.
+    """
+    server = _server(app, drain_s)
+    if tls is not None:
+        context = _context(tls)
+        # Loaded here already: uvicorn would end the process where they cannot be.
+        server.config.load()
+        server.config.ssl = context
+    return server
+
+
+def _server(app: ASGIApp, drain_s: int) -> EmbeddedServer:
     return EmbeddedServer(
         uvicorn.Config(
             app,
@@ -131,7 +185,8 @@ async def listen(host: str, port: int, env: str) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """http://host:port of a listening socket."""
+def url_of(listener: socket.socket, *, is_tls: bool = False) -> str:
+    """http(s)://host:port of a listening socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from ssmd.gateway.candles import MINUTE_NS
 from ssmd.gateway.market import Market
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import (
@@ -97,13 +98,23 @@ class Markets(msgspec.Struct, frozen=True):
 
 
 class MarketDetail(msgspec.Struct, frozen=True):
-    """One market. `records` counts by kind since the gateway began to read; `spread` is best ask - best bid."""
+    """One market: what a program needs to know before it asks for more.
+
+    Attributes:
+        spread: best ask - best bid. mid: half way between them.
+        open_ns, close_ns: when trading of the contract begins and ends, by its last status; 0 = not told.
+        records: by kind, since the gateway began to read.
+        links: where more of it is.
+    """
 
     feed: str
     ticker: str
     best_bid: tuple[str, str] | None
     best_ask: tuple[str, str] | None
     spread: str | None
+    mid: str | None
+    open_ns: int
+    close_ns: int
     last_trade: TradeMessage | None
     quote: QuoteMessage | None
     status: StatusMessage | None
@@ -122,12 +133,64 @@ class Trades(msgspec.Struct, frozen=True):
     coverage: TradesCoverage
 
 
+INTERVALS: Final = {"1m": MINUTE_NS, "5m": 5 * MINUTE_NS, "15m": 15 * MINUTE_NS, "1h": 60 * MINUTE_NS}
+
 CATCHING_UP: Final = "catching-up"
 """Why nothing is verified while the gateway has not read all of the stream yet."""
 
 
 def _doubt(state: MarketState, market: Market) -> tuple[str, Gap | None] | None:
     return market.book_doubt if state.is_current else (CATCHING_UP, None)
+
+
+class CandleView(msgspec.Struct, frozen=True):
+    """Trades from `start_ns` (inclusive) to the next candle's start; a stretch without trades has no candle."""
+
+    start_ns: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    trades: int
+
+
+class Candles(msgspec.Struct, frozen=True):
+    """A page of candles, newest first; the newest may still grow. `cursor` null = nothing older is held here."""
+
+    feed: str
+    ticker: str
+    interval: str
+    candles: tuple[CandleView, ...]
+    cursor: str | None
+    coverage: TradesCoverage
+
+
+def candles(state: MarketState, market: Market, interval: str, *, limit: int, before_ns: int) -> Candles:
+    """At most `limit` candles of `INTERVALS[interval]`, newest first, that begin before `before_ns` (0 = no bound)."""
+    ring = market.candles
+    price, size = ring.price_exponent, ring.size_exponent
+    found = [one for one in ring.by(INTERVALS[interval]) if not before_ns or one.start_ns < before_ns][::-1]
+    shown = found[:limit]
+    return Candles(
+        feed=state.feed,
+        ticker=market.ticker,
+        interval=interval,
+        candles=tuple(
+            CandleView(
+                start_ns=one.start_ns,
+                open=render(one.open, price),
+                high=render(one.high, price),
+                low=render(one.low, price),
+                close=render(one.close, price),
+                volume=render(one.volume, size),
+                trades=one.trades,
+            )
+            for one in shown
+        ),
+        cursor=str(shown[-1].start_ns) if len(found) > len(shown) else None,
+        coverage=trades_coverage(state, market, shown[-1].start_ns if shown else 0, is_truncated=ring.dropped_ns > 0),
+    )
 
 
 def book_coverage(state: MarketState, market: Market) -> BookCoverage:
@@ -222,12 +285,22 @@ def detail(state: MarketState, market: Market) -> MarketDetail:
         best_bid=None if bid is None else (render(bid.price, price), render(bid.size, size)),
         best_ask=None if ask is None else (render(ask.price, price), render(ask.size, size)),
         spread=None if bid is None or ask is None else render(ask.price - bid.price, price),
+        mid=None if bid is None or ask is None else render((bid.price + ask.price) * 5, price - 1),
+        open_ns=0 if status is None else status.open_ns,
+        close_ns=0 if status is None else status.close_ns,
         last_trade=None if last is None else trade_message(last.record, last.stream_seq),
         quote=None if quote is None else quote_message(quote, market.quote_seq),
         status=None if status is None else status_message(status, market.status_seq),
         records=dict(market.counts),
         coverage=book_coverage(state, market),
-        links={"self": path, "trades": f"{path}/trades", "orderbook": f"{path}/orderbook", "stream": "/v1/stream"},
+        links={
+            "self": path,
+            "trades": f"{path}/trades",
+            "orderbook": f"{path}/orderbook",
+            "candles": f"{path}/candles",
+            "gaps": f"/v1/gaps?ticker={encode_token(market.ticker)}",
+            "stream": "/v1/stream",
+        },
     )
 
 
@@ -243,12 +316,17 @@ def trades(state: MarketState, market: Market, *, limit: int, before: int) -> Tr
         ticker=market.ticker,
         trades=tuple(trade_message(one.record, one.stream_seq) for one in chosen),
         cursor=str(begin) if chosen and begin > oldest else None,
-        coverage=_trades_coverage(state, market),
+        coverage=trades_coverage(
+            state,
+            market,
+            market.trades[0].record.ts_recv_ns if market.trades else 0,
+            is_truncated=market.trades_count > len(market.trades),
+        ),
     )
 
 
-def _trades_coverage(state: MarketState, market: Market) -> TradesCoverage:
-    since_ns = market.trades[0].record.ts_recv_ns if market.trades else 0
+def trades_coverage(state: MarketState, market: Market, since_ns: int, *, is_truncated: bool) -> TradesCoverage:
+    """What is known of the trades of one market since `since_ns` (receive time)."""
     closed = [gap for gap in (*market.gaps_closed, *state.whole_gaps_closed) if gap.end_ns >= since_ns]
     known = [*closed, *market.gaps_open.values(), *state.whole_gaps_open.values()]
     # A gap of the whole connection is held by each market and by the feed: told once.
@@ -256,6 +334,6 @@ def _trades_coverage(state: MarketState, market: Market) -> TradesCoverage:
     return TradesCoverage(
         verified=not gaps and state.is_current,
         gaps=tuple(gap_view(gap) for gap in gaps.values()),
-        is_truncated=market.trades_count > len(market.trades),
+        is_truncated=is_truncated,
         as_of_stream_seq=state.stream_seq,
     )

@@ -11,13 +11,21 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ssmd.clock import Clock
 from ssmd.errors import Rejected
-from ssmd.gateway.commands import AnyCommand, Ping, Subscribe, parse_command
-from ssmd.gateway.hub import KINDS, Client, CloseReason, Hub
+from ssmd.gateway.api_keys import ANYONE, Grant
+from ssmd.gateway.buckets import Bucket
+from ssmd.gateway.client import KEY_EXPIRED, Client, CloseReason
+from ssmd.gateway.commands import AnyCommand, Ping, SetMode, Subscribe, parse_command
+from ssmd.gateway.hub import KINDS, Hub
 from ssmd.gateway.market_state import MarketState
-from ssmd.gateway.messages import Pong, Refusal, encode, refusal_of
+from ssmd.gateway.messages import ModeAck, Pong, Refusal, encode, refusal_of
 
 ABORT: Final = "ssmd.abort"
 """ASGI scope extension: cut the connection without waiting. `server.StreamProtocol` provides it."""
+
+GRANT: Final = "ssmd.grant"
+"""Key of the `Grant` in the ASGI scope; `gate.Gate` puts it there."""
+PROTOCOL: Final = "ssmd.v1"
+"""The subprotocol that is answered with, where one was offered."""
 
 TOO_MANY_ERRORS: Final = CloseReason(1008, "too many refused commands in a row")
 TURNED_AWAY: Final = CloseReason(1013, "try again later: see the message before")
@@ -37,25 +45,6 @@ class ConnectionLimits(NamedTuple):
 
 
 DEFAULT_CONNECTION_LIMITS: Final = ConnectionLimits()
-
-
-class _Bucket:
-    """Tokens that come back with time."""
-
-    def __init__(self, per_s: int, burst: int, now_ns: int) -> None:
-        self._per_s = per_s
-        self._full_ns = burst * 1_000_000_000
-        self._held_ns = self._full_ns
-        self._at_ns = now_ns
-
-    def take(self, now_ns: int) -> bool:
-        # Held in token-nanoseconds: exact, however short the time between two commands.
-        self._held_ns = min(self._full_ns, self._held_ns + (now_ns - self._at_ns) * self._per_s)
-        self._at_ns = now_ns
-        if self._held_ns < 1_000_000_000:
-            return False
-        self._held_ns -= 1_000_000_000
-        return True
 
 
 class Resume(Protocol):
@@ -80,17 +69,24 @@ class StreamEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
-        await socket.accept()
+        await socket.accept(PROTOCOL if PROTOCOL in scope.get("subprotocols", []) else None)
         abort: Callable[[], None] = scope.get("extensions", {}).get(ABORT, _no_abort)
+        grant: Grant = scope.get(GRANT, ANYONE)
         try:
-            client = self._hub.connect(abort)
+            client = self._hub.connect(abort, grant)
         except Rejected as refusal:
             await self._turn_away(socket, refusal)
             return
         writer = asyncio.create_task(self._write(socket, send, client), name=f"gateway-client-{client.number}")
+        expiry = None
+        if grant.expires_ns:
+            left_s = (grant.expires_ns - self._clock.now_ns()) / 1e9
+            expiry = asyncio.get_running_loop().call_later(max(0.0, left_s), self._hub.close, client, KEY_EXPIRED)
         try:
             await self._read(socket, client)
         finally:
+            if expiry is not None:
+                expiry.cancel()
             self._hub.disconnect(client)
             writer.cancel()
             await asyncio.wait([writer])
@@ -108,7 +104,7 @@ class StreamEndpoint:
 
     async def _read(self, socket: WebSocket, client: Client) -> None:
         """Obey commands until the connection is over."""
-        bucket = _Bucket(self._limits.commands_per_s, self._limits.commands_burst, self._clock.monotonic_ns())
+        bucket = self._bucket(client)
         errors = 0
         while True:
             message = await socket.receive()
@@ -125,9 +121,14 @@ class StreamEndpoint:
             if errors >= self._limits.errors_max:
                 self._hub.close(client, TOO_MANY_ERRORS)
 
-    def _obey(self, text: str | None, client: Client, bucket: _Bucket) -> Refusal | None:
+    def _bucket(self, client: Client) -> Bucket:
+        limits, per_s = self._limits, client.grant.requests_per_s
+        now_ns = self._clock.monotonic_ns()
+        return Bucket(per_s, 2 * per_s, now_ns) if per_s else Bucket(limits.commands_per_s, limits.commands_burst, now_ns)
+
+    def _obey(self, text: str | None, client: Client, bucket: Bucket) -> Refusal | None:
         if not bucket.take(self._clock.monotonic_ns()):
-            return Refusal(None, "rate-limited", f"at most {self._limits.commands_per_s} commands a second")
+            return Refusal(None, "rate-limited", "too many commands a second: this one was not looked at")
         if text is None:
             return Refusal(None, "binary-frame", "commands are text frames of JSON")
         command = parse_command(text)
@@ -143,9 +144,17 @@ class StreamEndpoint:
         if isinstance(command, Ping):
             self._hub.tell(client, Pong(command.id, self._state.stream_seq, self._clock.now_ns()))
             return
+        if isinstance(command, SetMode):
+            if client.resuming is not None:
+                raise Rejected("resuming", "what was missed is still being sent: wait for the message of type resumed")
+            self._hub.set_mode(client, command.mode, command.interval_ms / 1000)
+            self._hub.tell(client, ModeAck(command.id, command.mode, round(client.interval_s * 1000)))
+            return
         tickers, kinds = tuple(dict.fromkeys(command.tickers)), tuple(dict.fromkeys(command.kinds)) or KINDS
         if isinstance(command, Subscribe):
             if command.resume_from is not None:
+                if client.mode != "realtime":
+                    raise Rejected("mode-not-realtime", f"in mode {client.mode} nothing is sent again: set mode realtime first")
                 self._resume(client, command.id, tickers, kinds, after=command.resume_from, stream=command.stream)
                 return
             self._hub.subscribe(client, command.id, tickers, kinds)

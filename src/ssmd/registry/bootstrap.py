@@ -81,6 +81,7 @@ capture:
   segment_bytes: {segment_bytes}
 gateway:
   port: 0
+  auth: dev
 """
 
 
@@ -118,6 +119,9 @@ capture:
   simulator:
     seed: 7
     markets: 20
+gateway:
+  port: 8900
+  auth: dev
 """
 
 

@@ -210,10 +210,19 @@ class ArchiveSettings(Document, frozen=True, kw_only=True):
 
 
 class GatewaySettings(Document, frozen=True, kw_only=True):
-    """`port` 0 = any free one, told by `ssmd up` and in the run file."""
+    """Who may ask for data, where and how.
+
+    `port` 0 = any free one, told by `ssmd up` and in the run file. `auth` keys: whoever has a key of `ssmd client create`;
+    dev: whoever is on this machine (loopback only). `tls_certificate` (with its chain) and `tls_key`: PEM files, relative to
+    the workspace. `cors_origins`: pages of other sites that browsers may let ask ("https://desk.example").
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8900
+    auth: Literal["keys", "dev"] = "keys"
+    tls_certificate: str = ""
+    tls_key: str = ""
+    cors_origins: tuple[str, ...] = ()
 
 
 class Schedule(Document, frozen=True, kw_only=True):

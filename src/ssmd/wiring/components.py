@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -23,7 +23,10 @@ from ssmd.wiring.environment import ResolvedEnvironment
 if TYPE_CHECKING:
     from ssmd.archive.storage import Storage
     from ssmd.exchanges.kalshi.signing import PrivateKey
+    from ssmd.gateway.record_routes import OpenViews
+    from ssmd.gateway.server import TlsFiles
     from ssmd.registry.documents import ArchiveSettings
+    from ssmd.streams.journal import Journal
     from ssmd.streams.transport import Transport
 
 KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
@@ -225,7 +228,8 @@ async def _projector(parts: Parts) -> Component:
 
 
 async def _gateway(parts: Parts) -> Component:
-    from ssmd.gateway.app import GatewayService  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.gateway.app import GatewayService, Surroundings  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.streams.journal_nats import NatsJournal  # noqa: PLC0415 - as above
 
     environment = parts.environment
     transport = await open_transport(environment, parts.variables)
@@ -233,15 +237,62 @@ async def _gateway(parts: Parts) -> Component:
     document = environment.document
     settings = document.gateway
     running = environment.run.endpoints.gateway_url if environment.run is not None else ""
+    # Connects when first used: live data needs no journal.
+    journal = (
+        NatsJournal(environment.server_url("journal", parts.variables), environment.name)
+        if document.journal.backend == "nats"
+        else await open_journal(environment, parts.variables)
+    )
+    parts.stack.push_async_callback(journal.close)
     return GatewayService(
         transport,
         env=environment.name,
-        feed=environment.document.feed,
+        feed=document.feed,
         host=settings.host,
         port=urlsplit(running).port or settings.port if running else settings.port,
         clock=parts.clock,
-        checkpoint=environment.directory / "gateway" / "main.sqlite" if document.transport.backend == "nats" else None,
+        around=Surroundings(
+            journal=None if settings.auth == "dev" else journal,
+            views=await _views(parts, journal),
+            origins=settings.cors_origins,
+            tls=tls_files(environment),
+            checkpoint=environment.directory / "gateway" / "main.sqlite" if document.transport.backend == "nats" else None,
+        ),
     )
+
+
+def tls_files(environment: ResolvedEnvironment) -> TlsFiles | None:
+    """The gateway's certificate and key; None = it serves plain.
+
+    Raises:
+        Misconfigured: one is given without the other.
+    """
+    from ssmd.gateway.server import TlsFiles  # noqa: PLC0415 - a component imports what it uses
+
+    settings, root = environment.document.gateway, environment.workspace.root
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise Misconfigured(
+            f"gateway.tls_certificate and gateway.tls_key of {environment.name} belong together: one is missing",
+            mend=f"set both, or none, in exchanges/environments/{environment.name}.yaml",
+        )
+    return TlsFiles(root / settings.tls_certificate, root / settings.tls_key) if settings.tls_key else None
+
+
+async def _views(parts: Parts, journal: Journal) -> OpenViews:
+    """Views as fresh as the journal, from the cache where there is one."""
+    from ssmd.projections.views import Views, freshest_views  # noqa: PLC0415 - a component imports what it uses
+
+    environment = parts.environment
+    store = None
+    if environment.document.cache.backend == "redis":
+        store = open_rows_store(environment, parts.variables, parts.random)
+        parts.stack.push_async_callback(store.close)
+
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[Views]:
+        yield await freshest_views(store, journal)
+
+    return opened
 
 
 _BUILDERS: Final[Mapping[str, Callable[[Parts], Awaitable[Component]]]] = {

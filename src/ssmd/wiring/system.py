@@ -140,7 +140,7 @@ class LocalSystem:
             cache_url=prepared["cache"].url if "cache" in prepared else "",
             simulator_rest=f"http://{simulator}/trade-api/v2" if simulator else "",
             simulator_websocket=f"ws://{simulator}/trade-api/ws/v2" if simulator else "",
-            gateway_url=f"http://{gateway.host}:{gateway_port}",
+            gateway_url=f"{'https' if gateway.tls_certificate else 'http'}://{gateway.host}:{gateway_port}",
         )
 
     def _consumers(self) -> list[str]:
