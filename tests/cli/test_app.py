@@ -76,6 +76,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "data export",
             "data gaps",
             "data inventory",
+            "data renormalize",
             "data replay",
             "data sample",
             "data verify",

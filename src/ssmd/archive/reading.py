@@ -18,6 +18,7 @@ import zstandard
 
 from ssmd.archive.keys import Shelf
 from ssmd.archive.ordering import merge
+from ssmd.archive.segment import FRAME_BYTES_MAX
 from ssmd.archive.shelf_manifest import KINDS, ArchivedSegment, ShelfManifest, check_kinds, read_manifest, record_shelf
 from ssmd.archive.storage import Storage
 from ssmd.errors import Malformed, Rejected
@@ -224,7 +225,8 @@ async def _messages(storage: Storage, shelf: Shelf, chain: Sequence[ArchivedSegm
         key, cut = shelf.prefix + segment.name, b""
         async for content in segment_content(storage, key, segment):
             data = cut + content if cut else content
-            end = whole_messages(data)
+            # A frame that ends inside a message is a full one: the writer cuts only what is larger than a frame.
+            end = whole_messages(data) if cut or len(content) >= FRAME_BYTES_MAX else len(data)
             cut = data[end:]
             if end:
                 yield data[:end] if cut else data
