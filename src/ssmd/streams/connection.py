@@ -17,17 +17,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ssmd.errors import Misconfigured, Unavailable
+from ssmd.streams.nats_client import BodiesClient, PromptClient
 
 API: Final = "$JS.API."
 STATUS_HEADER: Final = "Status"
-STATUS_LINE: Final = b"NATS/1.0 "
-"""How the headers of a status message begin; those of others have a line of their own for the version."""
-
 NO_RESPONDERS: Final = "503"
 SCHEMES: Final = ("nats", "tls", "ws", "wss")
 CLOSE_TIMEOUT_S: Final = 2.0
@@ -69,37 +66,13 @@ def _servers(url: str) -> list[str]:
     return servers
 
 
-class _PromptClient(Client):
-    """Hands the bodies of some subscriptions to their callback at once, without a queue and a task in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at_once: dict[int, Callable[[bytes], None]] = {}
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        callback = self.at_once.get(sid)
-        if callback is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            callback(data)
-
-
-class _BodiesClient(_PromptClient):
-    """Parses the headers of status messages only: parsing those of stored messages takes half of a replay's time."""
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        if headers and headers.startswith(STATUS_LINE):
-            return await super()._process_headers(headers)
-        return None
-
-
 class Connection:
     """See the module. Not thread-safe: one event loop. Made by `open`."""
 
     def __init__(self, url: str, name: str, *, bodies_only: bool = False) -> None:
         self.url = redacted(url)
         self.name = name
-        self.client = _BodiesClient() if bodies_only else _PromptClient()
+        self.client = BodiesClient() if bodies_only else PromptClient()
         self.lost = asyncio.Event()
         """Set when the connection is gone, for whatever reason."""
         self.reason = ""
