@@ -28,6 +28,7 @@ from ssmd.projections.views import PROJECTIONS
 from ssmd.projections.working_set import RowDamaged
 from ssmd.services.anchoring import Anchoring
 from ssmd.services.component import Health
+from ssmd.services.ended_tasks import end_tasks
 from ssmd.services.projection_record import ProjectionRecord
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import Journal, PoisonEvent, RecordedEvent
@@ -200,7 +201,7 @@ class ProjectorService:
             while (batch := await self._next(queue)) is not None:
                 await self._fold(folders, batch)
         finally:
-            await _end(tasks)
+            await end_tasks(tasks)
         await self._write_last_manifests()
 
     async def _open(self) -> list[Folder]:
@@ -390,20 +391,9 @@ class ProjectorService:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            await _end([task, stop])
+            await end_tasks([task, stop])
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel `tasks` and wait until they are over."""
-    waiting = set(tasks)
-    while waiting:
-        for task in waiting:
-            task.cancel()
-        # Said again until heard: before Python 3.12 a cancellation can be lost in a driver's asyncio.wait_for.
-        _, waiting = await asyncio.wait(waiting, timeout=0.5)
-    await asyncio.gather(*tasks, return_exceptions=True)
