@@ -32,8 +32,10 @@ from ssmd.schemas.control import Connected, DayMark, Disconnected, encode_fact
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.raw_line import RawLine, read_lines
 from ssmd.schemas.records import KIND_OF, BookDelta, Record, Side, SizeMeaning, Trade
+from ssmd.services.component import Health
 from ssmd.services.normalized_archiver import NormalizedArchiver
 from ssmd.services.raw_archiver import RawArchiver
+from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import StreamArchiver
 from ssmd.streams import subjects
 from ssmd.streams.journal import RecordedEvent
@@ -142,6 +144,7 @@ class World:
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
         hold_seconds: float = 5.0,
         instance: str = "main",
+        is_alive: IsAlive | None = None,
     ) -> StreamArchiver:
         build: Any = RawArchiver if kind == "raw" else NormalizedArchiver
         archiver: StreamArchiver = build(
@@ -157,7 +160,9 @@ class World:
             settings=settings,
             hold_seconds=hold_seconds,
             crash_point=crash_point,
+            is_alive=is_alive,
         )
+        archiver._standby._every_s = 0.01
         return archiver
 
     async def archive(self, kind: str, **given: Any) -> StreamArchiver:
@@ -727,6 +732,47 @@ async def test_of_two_archivers_the_later_goes_on_and_the_earlier_says_so(world:
         assert raw_lines(content) == feeder.lines
     else:
         assert records(content) == by_kind(feeder.records)
+    await world.check_seals(kind)
+
+
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_a_standby_takes_over_when_the_one_that_archives_is_gone(world: World, kind: str) -> None:
+    living = {"a"}
+
+    async def is_alive(instance: str) -> bool:
+        return instance in living
+
+    feeder = Feeder()
+    first = world.archiver(kind, instance="a", is_alive=is_alive)
+    running_first = asyncio.create_task(first.run())
+    await asyncio.sleep(0)
+    world.publish(feeder.connect())
+    world.publish(feeder.frames(10))
+    await first.flush()
+    second = world.archiver(kind, instance="b", is_alive=is_alive)
+    running_second = asyncio.create_task(second.run())
+    await _eventually(lambda: second.health().stats.get("stands_by_for") == "a")
+    await second.flush()  # nothing is held here
+    world.publish(feeder.frames(10))
+    await first.flush()
+    assert second.health() == Health(ok=True, stats={"stands_by_for": "a"})
+    # The first is cut off (a partition of the network, say), not dead: it finds out when it writes, and stands by.
+    living.clear()
+    await _eventually(lambda: "stands_by_for" not in second.health().stats)
+    world.publish(feeder.frames(10))
+    await second.flush()
+    living.add("b")
+    world.publish(feeder.frames(10))
+    await first.flush()
+    await _eventually(lambda: first.health().stats.get("stands_by_for") == "b")
+    await second.flush()
+    for archiver, running in ((first, running_first), (second, running_second)):
+        await archiver.stop()
+        await running
+    content = await world.content(kind)
+    assert (raw_lines(content) if kind == "raw" else records(content)) == (
+        feeder.lines if kind == "raw" else by_kind(feeder.records)
+    )
     await world.check_seals(kind)
 
 

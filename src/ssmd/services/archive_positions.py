@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from ssmd.archive.continuity import NOWHERE, Place
 from ssmd.domain import archive
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Malformed
+from ssmd.services.archive_intake import Intake
 from ssmd.streams.journal import Journal, PoisonEvent
 from ssmd.streams.transport import StreamName, StreamState, Transport
 
@@ -183,3 +184,23 @@ async def load_positions(journal: Journal, feed: str, data_type: str, positions:
                 if isinstance(event, archive.ArchiveEvent):
                     positions.apply(connection, date, event)
     return positions
+
+
+async def has_read_all(transport: Transport, intake: Intake, connections: Iterable[str], seq: int, *, is_quiet: bool) -> bool:
+    """Whether a reader at `seq` has read all that the stream holds for it.
+
+    The stream's last message may be another feed's, and is never read then. So it is enough to have read the last one of
+    each connection known, when for a while nothing of an unknown one has come either (`is_quiet`).
+
+    Raises:
+        Unavailable: the transport does not answer.
+    """
+    if seq >= (await transport.state(intake.stream)).last_seq:
+        return True
+    if not is_quiet:
+        return False
+    for connection in connections:
+        last = await transport.last(intake.stream, intake.closing_subject(connection))
+        if last is not None and last.seq > seq:
+            return False
+    return True

@@ -20,6 +20,7 @@ from ssmd.registry.documents import ArchiveSettings
 from ssmd.schemas.codecs import Survey, survey
 from ssmd.schemas.market_message import MARK_PART, Mark, decode_mark, parse_message_id
 from ssmd.services.open_segment import OpenSegment, Piece
+from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
 from ssmd.streams import subjects
 from ssmd.streams.transport import StreamMessage, StreamName, Transport
@@ -223,6 +224,7 @@ class NormalizedArchiver(StreamArchiver):
         zone: str = "UTC",
         hold_seconds: float = HOLD_SECONDS,
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
+        is_alive: IsAlive | None = None,
     ) -> None:
         super().__init__(
             NAME,
@@ -238,4 +240,5 @@ class NormalizedArchiver(StreamArchiver):
             settings=settings,
             hold_seconds=hold_seconds,
             crash_point=crash_point,
+            is_alive=is_alive,
         )

@@ -19,6 +19,7 @@ from ssmd.schemas.blocks import NO_DIGEST, Columns, EntryKind, decode_columns
 from ssmd.schemas.control import DayMark, decode_fact
 from ssmd.schemas.raw_line import LineEncoder
 from ssmd.services.open_segment import OpenSegment, Piece
+from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
 from ssmd.streams import subjects
 from ssmd.streams.transport import StreamMessage, StreamName, Transport
@@ -130,6 +131,7 @@ class RawArchiver(StreamArchiver):
         zone: str = "UTC",
         hold_seconds: float = HOLD_SECONDS,
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
+        is_alive: IsAlive | None = None,
     ) -> None:
         super().__init__(
             NAME,
@@ -145,4 +147,5 @@ class RawArchiver(StreamArchiver):
             settings=settings,
             hold_seconds=hold_seconds,
             crash_point=crash_point,
+            is_alive=is_alive,
         )

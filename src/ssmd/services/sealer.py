@@ -105,6 +105,10 @@ class Sealer:
     def _incarnation(self, connection: str) -> str:
         return self.positions.connections.get(connection, Sealed()).incarnation or self.incarnation
 
+    def forget_epochs(self) -> None:
+        """Partitions are to be opened again: another archiver had them meanwhile."""
+        self._epochs.clear()
+
     async def _epoch(self, key: tuple[str, str]) -> int:
         """The partition's epoch, which is ours once it has been opened by us."""
         if key not in self._epochs:
@@ -165,6 +169,9 @@ class Sealer:
         if planned:
             plan = archive.PlanSegment(self._epochs[key], incarnation, segment.first_seq, segment.last_seq, planned)
             await self._command(key, plan)
+        else:
+            # Asks the journal: who was fenced must not upload.
+            await self._command(key, archive.OpenPartition(self._epochs[key], self._instance))
         finished = await segment.finish()
         self._crash_point(crash_points.AFTER_SPOOL_WRITE)
         self._crash_point(crash_points.BEFORE_UPLOAD)

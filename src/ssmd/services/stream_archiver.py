@@ -21,15 +21,16 @@ from ssmd.archive import crash_points
 from ssmd.archive.continuity import Continuity, Unit
 from ssmd.archive.storage import Storage
 from ssmd.clock import Clock
-from ssmd.errors import Conflict, Malformed, SsmdError, Unavailable
+from ssmd.errors import Conflict, Malformed, Rejected, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
-from ssmd.services.archive_positions import Sealed, find_start, load_positions
+from ssmd.services.archive_positions import Positions, Sealed, find_start, has_read_all, load_positions
 from ssmd.services.component import Health
 from ssmd.services.patience import Patience
 from ssmd.services.refill_wait import REFILL_WAIT_S, RefillWait
 from ssmd.services.sealer import Sealer
+from ssmd.services.standby import IsAlive, Standby
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamReader, Transport
 
@@ -68,6 +69,7 @@ class StreamArchiver:
         settings: ArchiveSettings,
         hold_seconds: float = HOLD_SECONDS,
         crash_point: crash_points.CrashPoint = crash_points.no_crash,
+        is_alive: IsAlive | None = None,
     ) -> None:
         self._name = name
         self._instance = instance
@@ -94,6 +96,7 @@ class StreamArchiver:
             crash_point=crash_point,
             log=self._log,
         )
+        self._standby = Standby(instance, self._positions, is_alive, self._log)
         self._reader: StreamReader | None = None
         self._seq = 0
         self._empty_polls = 0
@@ -115,19 +118,18 @@ class StreamArchiver:
     def instance(self) -> str:
         return self._instance
 
-    # What a component does
-
     async def run(self) -> None:
         """Archive until `stop`.
 
         Raises:
-            Rejected: "archive-fenced": another archiver took over.
+            Rejected: "archive-fenced": another archiver took over, and this one is not to stand by.
             Conflict: storage holds another object at a segment's key.
             Malformed: the journal cannot be read by this version.
         """
         self._running = True
         try:
             await self._sealer.clear_spool()
+            await self._standby.until_free(lambda: self._stopping)
             while not await self._step():
                 pass
         except SsmdError as error:
@@ -159,6 +161,8 @@ class StreamArchiver:
         """
         if not self._running:
             raise Unavailable(f"{self._name} is not running")
+        if self._standby.waits_for:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flushes.append(done)
         self._empty_polls = 0
@@ -172,6 +176,8 @@ class StreamArchiver:
     def health(self) -> Health:
         holding = [continuity.missing() for continuity in self._continuity.values() if continuity.is_holding]
         waiting = [f"waiting for the refill of {connection} from its tape" for connection in self._refills.connections]
+        if self._standby.waits_for:
+            return Health(ok=True, reason="", stats={"stands_by_for": self._standby.waits_for})
         told = [self._patience.away, *holding, *waiting, *self._problems[-1:]]
         reason = next((one for one in told if one), "")
         stats: dict[str, int | str] = {
@@ -184,12 +190,19 @@ class StreamArchiver:
         }
         return Health(ok=not reason, reason=reason, stats=stats)
 
-    # The loop
-
     async def _step(self) -> bool:
         """One round; True when the archiver is done."""
         try:
             return await self._round()
+        except Rejected as error:
+            if error.rule != "archive-fenced" or not self._standby.is_possible:
+                raise
+            self._log.warning("fenced", reason=error.message)
+            await self._abandon()
+            self._sealer.forget_epochs()
+            self._answer_flushes(len(self._flushes))  # nothing is held here
+            await self._standby.until_free(lambda: self._stopping)
+            return self._stopping
         except Unavailable as error:
             # The spool has no room, or the time to stop is over: what is not sealed is still on the stream.
             self._patience.away = error.message
@@ -238,29 +251,19 @@ class StreamArchiver:
                 await self._offer(unit)
 
     async def _is_caught_up(self) -> bool:
-        """Whether all that the stream holds for this archiver has been read.
-
-        Its last message may be another feed's, and is never read then. So it is enough to have read the last one of
-        each connection known, when for a while nothing of an unknown one has come either.
-        """
+        """Whether all that the stream holds for this archiver has been read."""
         if asyncio.get_running_loop().time() > self._patience.gives_up_at:
             return True
         if self._reader is None:
             return False
-        stream = self._intake.stream
+        connections = {*self._continuity, *self._sealer.positions.connections}
         try:
-            if self._seq >= (await self._transport.state(stream)).last_seq:
-                return True
-            if self._empty_polls < EMPTY_POLLS:
-                return False
-            for connection in {*self._continuity, *self._sealer.positions.connections}:
-                last = await self._transport.last(stream, self._intake.closing_subject(connection))
-                if last is not None and last.seq > self._seq:
-                    return False
+            return await has_read_all(
+                self._transport, self._intake, connections, self._seq, is_quiet=self._empty_polls >= EMPTY_POLLS
+            )
         except Unavailable as error:
             self._patience.away = f"stream: {error.message}"
             return False
-        return True
 
     async def _look_after_time(self) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -275,13 +278,13 @@ class StreamArchiver:
                 await self._sealer.seal(segment, "idle")
 
     async def _seal_everything(self, reason: str) -> None:
-        flushes, self._flushes = self._flushes, []
-        try:
-            for segment in list(self._sealer.segments.values()):
-                await self._sealer.seal(segment, reason)
-        except BaseException:
-            self._flushes = flushes + self._flushes
-            raise
+        asked = len(self._flushes)
+        for segment in list(self._sealer.segments.values()):
+            await self._sealer.seal(segment, reason)
+        self._answer_flushes(asked)
+
+    def _answer_flushes(self, count: int) -> None:
+        flushes, self._flushes = self._flushes[:count], self._flushes[count:]
         for flush in flushes:
             if not flush.done():
                 flush.set_result(None)
@@ -339,8 +342,14 @@ class StreamArchiver:
 
     # Starting and recovering
 
+    async def _load_positions(self) -> Positions:
+        return await load_positions(self._application.journal, self._feed, self._intake.data_type)
+
+    async def _positions(self) -> Positions:
+        return await self._patience.until_answered("journal", self._load_positions)
+
     async def _load(self) -> None:
-        self._sealer.positions = await load_positions(self._application.journal, self._feed, self._intake.data_type)
+        self._sealer.positions = await self._load_positions()
         self._intake.begin({connection: one.reached for connection, one in self._sealer.positions.connections.items()})
 
     async def _open_reader(self) -> None:

@@ -13,8 +13,8 @@ from ssmd.application.handler import Application
 from ssmd.clock import Clock
 from ssmd.crash_points import CrashPoint, no_crash
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.errors import Misconfigured
-from ssmd.identifiers import RandomBytes
+from ssmd.errors import Misconfigured, Unavailable
+from ssmd.identifiers import RandomBytes, encode_token
 from ssmd.services.armed_crash import ArmedCrash
 from ssmd.services.component import Component
 from ssmd.wiring.backends import open_journal, open_rows_store, open_snapshots, open_storage, open_transport
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ssmd.streams.journal import Journal
     from ssmd.streams.transport import Transport
 
+ALIVE_TIMEOUT_S: Final = 2.0
 KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
 
 
@@ -175,6 +176,7 @@ class _ArchiverParts(TypedDict):
     settings: ArchiveSettings
     zone: str
     crash_point: CrashPoint
+    is_alive: Callable[[str], Awaitable[bool]] | None
 
 
 async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
@@ -188,18 +190,41 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     parts.stack.push_async_callback(snapshots.close)
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
+    instance = parts.variables.get("SSMD_INSTANCE", "") or "main"
     return {
-        "instance": "main",
+        "instance": instance,
         "transport": transport,
         "storage": storage,
         "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots),
         "clock": parts.clock,
         "random": parts.random,
-        "spool": environment.directory / "spool" / component,
+        "spool": environment.directory
+        / "spool"
+        / (component if instance == "main" else f"{component}-{encode_token(instance)}"),
         "settings": environment.document.archive,
         "zone": environment.document.timezone,
         "crash_point": parts.crash_point(component) or no_crash,
+        "is_alive": _is_alive(parts, component) if environment.document.transport.backend == "nats" else None,
     }
+
+
+def _is_alive(parts: Parts, component: str) -> Callable[[str], Awaitable[bool]]:
+    """Whether another instance of `component` answers."""
+    from ssmd.streams.control import ControlClient  # noqa: PLC0415 - a component imports what it uses
+
+    async def ask(instance: str) -> bool:
+        try:
+            url = parts.environment.server_url("transport", parts.variables)
+            client = await ControlClient.open(url, parts.environment.name)
+            try:
+                await client.request(component, instance, "health", ALIVE_TIMEOUT_S)
+            finally:
+                await client.close()
+        except Unavailable:
+            return False
+        return True
+
+    return ask
 
 
 async def _projector(parts: Parts) -> Component:
