@@ -35,7 +35,8 @@ class Load:
     acknowledged: dict[str, list[str]] = field(default_factory=dict)
     appends: list[list[str]] = field(default_factory=list)
     """Event ids of each append, acknowledged or not."""
-    last_ack_s: dict[str, float] = field(default_factory=dict)
+    last_ack_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By writer, of the last append answered: when it was last sent, and when answered."""
 
     async def write(self, journal: Journal, name: str) -> None:
         aggregates = [AggregateId("load", (name, "a")), AggregateId("load", (name, "b"))]
@@ -50,13 +51,15 @@ class Load:
 
     async def _append(self, journal: Journal, groups: list[AppendGroup], command_id: str, name: str) -> None:
         self.appends.append([event.id for group in groups for event in group.events])
+        loop = asyncio.get_running_loop()
         while True:
+            sent_s = loop.time()
             try:
                 await journal.append(groups, command_id=command_id)
                 break
             except Unavailable:
                 await asyncio.sleep(0.01)
-        self.last_ack_s[name] = asyncio.get_running_loop().time()
+        self.last_ack_s[name] = (sent_s, loop.time())
         for group in groups:
             self.acknowledged.setdefault(str(group.aggregate), []).extend(event.id for event in group.events)
             self.count += len(group.events)
@@ -72,11 +75,15 @@ def _group(aggregate: AggregateId, after: int, count: int) -> AppendGroup:
 
 
 async def resumed(load: Load, killed_s: float, writers: int) -> float:
-    """Seconds from the kill until every writer has been answered again."""
+    """Seconds from the kill until every writer has been answered for something sent after it."""
+    back: dict[str, float] = {}
     async with asyncio.timeout(RESUME_S_MAX):
-        while sum(at > killed_s for at in load.last_ack_s.values()) < writers:  # noqa: ASYNC110 - polls what writers leave behind
+        while len(back) < writers:
+            for name, (sent_s, answered_s) in load.last_ack_s.items():
+                if sent_s > killed_s:
+                    back.setdefault(name, answered_s)
             await asyncio.sleep(0.005)
-    return max(load.last_ack_s.values()) - killed_s
+    return max(back.values()) - killed_s
 
 
 async def audit(journal: Journal, load: Load) -> dict[str, int]:

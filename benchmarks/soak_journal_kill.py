@@ -28,11 +28,12 @@ WRITERS = 4
 EVENTS_PER_ROUND = 400
 RESUME_S_MAX = 5.0
 
+Struck = tuple[float, Callable[[], Awaitable[None]]]
+"""When the server was killed (loop time), and what brings it back."""
 
-async def rounds_of(
-    journals: list[NatsJournal], rounds: int, strike: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
-) -> dict[str, Any]:
-    """Let writers run, and `strike` once a round; what it returns brings the server back."""
+
+async def rounds_of(journals: list[NatsJournal], rounds: int, strike: Callable[[], Awaitable[Struck]]) -> dict[str, Any]:
+    """Let writers run, and `strike` once a round."""
     load = Load()
     writers = [asyncio.create_task(load.write(journal, f"w{number}")) for number, journal in enumerate(journals)]
     times = []
@@ -40,8 +41,7 @@ async def rounds_of(
         before = load.count
         while load.count < before + EVENTS_PER_ROUND:  # noqa: ASYNC110 - polls what writers leave behind
             await asyncio.sleep(0.005)
-        killed_s = asyncio.get_running_loop().time()
-        revive = await strike()
+        killed_s, revive = await strike()
         times.append(round(await resumed(load, killed_s, len(journals)), 3))
         await revive()
         print(f"  round {number + 1}: answered again after {times[-1]:.2f} s, {load.count:,} acknowledged", flush=True)
@@ -55,10 +55,11 @@ async def single(rounds: int) -> dict[str, Any]:
         server = await start_nats(Path(directory) / "nats", sync_always=True)
         journals = [await NatsJournal.open(server.url, "soak", ensure=True, timeout_s=1.0) for _ in range(WRITERS)]
 
-        async def strike() -> Callable[[], Awaitable[None]]:
+        async def strike() -> Struck:
+            killed_s = asyncio.get_running_loop().time()
             server.kill()
             await server.restart()
-            return nothing
+            return killed_s, nothing
 
         try:
             return await rounds_of(journals, rounds, strike)
@@ -78,8 +79,9 @@ async def cluster(rounds: int) -> dict[str, Any]:
         await nodes.start("soak")
         journals = [await NatsJournal.open(nodes.url, "soak", timeout_s=1.0) for _ in range(WRITERS)]
 
-        async def strike() -> Callable[[], Awaitable[None]]:
+        async def strike() -> Struck:
             node = await nodes.leader("soak")
+            killed_s = asyncio.get_running_loop().time()
             nodes.kill(node)
 
             async def revive() -> None:
@@ -87,7 +89,7 @@ async def cluster(rounds: int) -> dict[str, Any]:
                 async with asyncio.timeout(60):
                     await nodes.ready(node)
 
-            return revive
+            return killed_s, revive
 
         try:
             return await rounds_of(journals, rounds, strike)
@@ -116,8 +118,10 @@ async def main(rounds: int, cluster_rounds: int) -> None:
         "machine": machine(),
         "figures": {"one_node": one, "three_nodes": three},
         "wanted": {"lost": 0, "partial": 0, "one_node_resumed_s_max": RESUME_S_MAX},
-        "note": "three nodes: nats-server elects 4 to 9 s after a leader's last word (its own constants)",
+        "note": "nothing lost or in part decides the verdict, and the time on one node; on three, nats-server elects a leader "
+        "4 to 9 s after the last one's last word (its own constants), so the time wanted cannot be kept there",
         "verdict": "pass" if is_whole(one) and is_whole(three) and resumed_in_time else "fail",
+        "three_nodes_resumed_in_time": three["resumed_s_max"] <= RESUME_S_MAX,
     }
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
