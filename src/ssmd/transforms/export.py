@@ -21,7 +21,7 @@ from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.record_columns import book_columns
 from ssmd.schemas.record_text import COLUMNS, fields_of, to_lines
 from ssmd.schemas.records import Record
-from ssmd.transforms.tables import ParquetFile, batch_of, book_batch
+from ssmd.transforms.tables import ParquetFile, batch_of, book_batch, in_order
 
 Format = Literal["parquet", "csv", "jsonl", "capnp"]
 FORMATS: Final[tuple[Format, ...]] = ("parquet", "csv", "jsonl", "capnp")
@@ -173,4 +173,4 @@ async def _is_plain(storage: Storage, wanted: Wanted) -> bool:
 
 async def _book_batches(storage: Storage, wanted: Wanted) -> AsyncIterator[Any]:
     async for _, content in record_contents(storage, wanted):
-        yield book_batch(book_columns(content))
+        yield in_order(book_batch(book_columns(content)))

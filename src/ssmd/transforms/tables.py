@@ -74,6 +74,14 @@ def book_batch(columns: BookColumns) -> Any:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def in_order(batch: Any) -> Any:
+    """The rows of a record batch by receive time, session, n and index."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - an extra, and slow to import
+
+    keys = [(name, "ascending") for name in ("ts_recv", "session", "n", "index")]
+    return batch.take(pc.sort_indices(batch, sort_keys=keys))
+
+
 def batch_of(kind: str, records: Sequence[Record]) -> Any:
     """A `pyarrow.RecordBatch` of records that are all of `kind`.
 
