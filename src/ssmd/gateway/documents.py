@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -153,3 +155,13 @@ def _first_line(struct: Any) -> str:
 def rendered(document: dict[str, Any]) -> bytes:
     """A document as it is served and kept in docs/reference."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def main(directory: str) -> None:
+    """Write both into `directory`."""
+    for name, document in (("openapi", openapi_document()), ("asyncapi", asyncapi_document())):
+        Path(directory, f"{name}.json").write_bytes(rendered(document))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
