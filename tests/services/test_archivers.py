@@ -145,6 +145,7 @@ class World:
         hold_seconds: float = 5.0,
         instance: str = "main",
         is_alive: IsAlive | None = None,
+        zone: str = "UTC",
     ) -> StreamArchiver:
         build: Any = RawArchiver if kind == "raw" else NormalizedArchiver
         archiver: StreamArchiver = build(
@@ -161,6 +162,7 @@ class World:
             hold_seconds=hold_seconds,
             crash_point=crash_point,
             is_alive=is_alive,
+            zone=zone,
         )
         archiver._standby._every_s = 0.01
         return archiver
@@ -404,6 +406,18 @@ async def _while_running(archiver: StreamArchiver, body: Callable[[], Awaitable[
     finally:
         await archiver.stop()
         await running
+
+
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_days_are_those_of_the_environments_zone(world: World, kind: str) -> None:
+    feeder = Feeder()
+    feeder.ts = NOON - DAY // 2 + 2 * 3_600_000_000_000  # two in the morning UTC is the evening before in New York
+    world.publish(feeder.connect())
+    world.publish(feeder.frames(5))
+    feeder.ts = NOON
+    world.publish(feeder.frames(5))
+    await world.archive(kind, zone="America/New_York")
+    assert {date for _, date in await world.content(kind)} == {date_of(NOON - DAY), date_of(NOON)}
 
 
 async def test_idleness_is_planned_before_the_upload(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from ssmd.services.normalized_archiver import NormalizedArchiver
 from ssmd.services.raw_archiver import RawArchiver
 from ssmd.services.simulator.config import SimulatorConfig
 from ssmd.services.stream_archiver import StreamArchiver
+from ssmd.streams.publisher import WINDOW_BYTES, WINDOW_MESSAGES
 from ssmd.streams.tape_files import file_of, indexes, read_file
 from ssmd.streams.tape_summary import summarize
 
@@ -237,3 +239,67 @@ def test_epochs_rise_without_the_journal_and_over_clock_steps(tmp_path: Path) ->
     assert next_epoch(tmp_path, clock.now_ns(), first + 100) == first + 101
     (tmp_path / "epoch").write_text("nonsense")
     assert next_epoch(tmp_path, SystemClock().now_ns(), 0) > first + 101
+
+
+async def test_streams_away_under_load_cost_no_more_than_the_window_and_lose_nothing(tmp_path: Path) -> None:
+    config = SimulatorConfig(seed=4, markets=5, rate=5000, require_auth=False)
+    async with bench(tmp_path, config) as system:
+        connector = system.connector()
+        async with running(connector) as task:
+            await captures(system, connector, 500, task)
+            system.transport.is_away = True
+            frames = int(connector.health().stats["frames"])
+            held: list[int] = []
+
+            def is_over() -> bool:
+                publisher = connector._publisher
+                held.append(publisher._held_messages)
+                assert publisher._held_bytes <= WINDOW_BYTES
+                return int(connector.health().stats["frames"]) > frames + 10_000
+
+            await until(is_over, "10,000 frames while the streams are away", task)
+            assert max(held) <= WINDOW_MESSAGES + 500  # the last block goes over it
+            assert connector.health().stats["unacked"] == 1
+            system.transport.is_away = False
+            await until(lambda: not connector.health().reason, "the streams are back", task)
+        entries = [entry[:2] for entry in system.entries()]
+        assert len(summarize(system.directory / "tape").sessions) == 1
+        assert entries == [(entries[0][0], n) for n in range(1, len(entries) + 1)]
+        assert len(entries) == summarize(system.directory / "tape").sessions[0].last_n
+        assert len(entries) > 10_500
+
+
+async def test_a_full_disk_stops_the_capture_says_so_loses_nothing_recorded_and_resumes_by_itself(tmp_path: Path) -> None:
+    tape = tmp_path / "tape"
+    tape.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(tape)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
+    # Without the right to mount, the tape's own bound stands for the disk's.
+    settings = QUICK._replace(bytes_max=300_000 if mounted.returncode else 1 << 30)
+    filler = tape / "filler"
+    try:
+        if not mounted.returncode:
+            filler.write_bytes(bytes(200_000))
+        async with bench(tmp_path, LIVE) as system:
+            connector = system.connector(settings)
+            async with running(connector) as task:
+                wanted = "No space left on device" if not mounted.returncode else "has reached its bound"
+                await until(lambda: wanted in connector.health().reason, "the disk is full", task)
+                frames = int(connector.health().stats["frames"])
+                if mounted.returncode:
+                    assert connector._tape is not None
+                    connector._tape._bytes_max = 1 << 30
+                else:
+                    filler.unlink()
+                await until(lambda: int(connector.health().stats["frames"]) > frames + 50, "captures again", task)
+            summary = summarize(tape)
+            assert summary.damages == ()
+            assert summary.sessions[0].cause == "tape-full"
+            for one in summary.sessions:
+                numbers = [n for session, n, _, _ in system.entries() if session == one.session]
+                assert numbers == list(range(1, one.last_n + 1))
+            opened = [fact for fact in await system.facts() if fact == "capture.gap-opened.v1"]
+            assert opened
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", "-l", str(tape)], check=True)
