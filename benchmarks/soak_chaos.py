@@ -175,7 +175,7 @@ async def main(given: argparse.Namespace) -> None:
     }
     broken = [*figures["kills"]["broken"], *figures["transport_away"]["broken"]]
     result = {
-        "commit": commit(),
+        "commit": commit(ROOT),
         "date": date_of(CLOCK.now_ns()),
         "seed": given.seed,
         "rounds": given.rounds,
