@@ -30,6 +30,8 @@ NEVER_NS: Final = 1 << 63
 FIND_TICKERS_MAX: Final = 8
 """For so few tickers their records are looked for in the content; for more all are decoded and most thrown away."""
 _VERIFY: Final = "ssmd data verify"
+_FEED_BYTES: Final = 32 << 10
+"""Stored bytes given to the decompressor at once: what lies behind a frame's end in them is copied."""
 
 
 class Window(NamedTuple):
@@ -54,23 +56,25 @@ async def segment_content(storage: Storage, key: str, segment: ArchivedSegment) 
         Unavailable: the storage is away.
     """
     state, size, content_size = hashlib.sha256(), 0, 0
-    stream = zstandard.ZstdDecompressor().decompressobj()
+    decompressor = zstandard.ZstdDecompressor()
+    stream = decompressor.decompressobj()
     started = False
     held: list[bytes] = []
     try:
         async for piece in storage.read(key):
             state.update(piece)
-            size += len(piece)
-            data = piece
-            while data:
-                held.append(stream.decompress(data))
-                started, data = True, b""
-                if stream.eof:
-                    # Only now is the frame's checksum known to hold.
-                    data, content = stream.unused_data, b"".join(held)
-                    stream, started, held = zstandard.ZstdDecompressor().decompressobj(), False, []
-                    content_size += len(content)
-                    yield content
+            before, size = size, size + len(piece)
+            for at in range(0, size - before, _FEED_BYTES):
+                data = piece[at : at + _FEED_BYTES]
+                while data:
+                    held.append(stream.decompress(data))
+                    started, data = True, b""
+                    if stream.eof:
+                        # Only now is the frame's checksum known to hold.
+                        data, content = stream.unused_data, b"".join(held)
+                        stream, started, held = decompressor.decompressobj(), False, []
+                        content_size += len(content)
+                        yield content
     except zstandard.ZstdError as error:
         raise Malformed(f"{key} is damaged: {error}", mend=_VERIFY) from error
     except Rejected as error:
