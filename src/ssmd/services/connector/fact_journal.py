@@ -15,7 +15,7 @@ from ssmd import crash_points
 from ssmd.application.handler import Application
 from ssmd.domain import capture
 from ssmd.domain.capture import CaptureEvent, RecordFact, TapePlace
-from ssmd.errors import Conflict, Rejected, Unavailable
+from ssmd.errors import Conflict, Malformed, Rejected, Unavailable
 from ssmd.exchanges.adapter import Mapper
 from ssmd.identifiers import RandomBytes
 from ssmd.services.connector.mapper_checkpoint import start_behind
@@ -118,7 +118,16 @@ class FactJournal:
         self._offered.set()
 
     async def run(self) -> None:
-        """Journal what is offered, until drained or cancelled."""
+        """Journal what is offered, until drained or cancelled.
+
+        A history that this version cannot read ends the journaling, and says so in `away`; never the capture.
+        """
+        try:
+            await self._run()
+        except Malformed as error:
+            self.away = f"facts stay on the tape: {error.message}"
+
+    async def _run(self) -> None:
         await self._persist(self._learn_place)
         while not self.fenced:
             self._offered.clear()

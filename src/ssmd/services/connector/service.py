@@ -40,6 +40,7 @@ TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""
 DRAIN_S: Final = 10.0
 """How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
+FLUSH_POLL_S: Final = 0.01
 BACKOFF_MAX_S: Final = 30.0
 QUICK_RETRY_S: Final = 60.0
 """A connection that lived this long resets the backoff."""
@@ -186,10 +187,24 @@ class ConnectorService:
             await self._socket.close("stopped", "asked to stop")
 
     async def flush(self) -> None:
-        """Write the block being gathered and wait until the streams have acknowledged all of the tape."""
+        """Write the block being gathered and wait until the streams have acknowledged all of the tape.
+
+        Raises:
+            Unavailable: they have not, within DRAIN_S.
+        """
         self._flush()
-        if self._follower is not None and self._tape is not None:
-            self._follower.wake()
+        written = self._written
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._publisher.acked < written:
+                    if self._follower is not None:
+                        self._follower.wake()
+                    await asyncio.sleep(FLUSH_POLL_S)
+        except TimeoutError:
+            raise Unavailable(
+                f"the streams have acknowledged entry {self._publisher.acked.n} of {written.n} after {DRAIN_S:g} s:"
+                f" {self._publisher.away or 'they are behind'}"
+            ) from None
 
     def _on_fenced(self, reason: str) -> None:
         self._log.error("fenced", reason=reason)
