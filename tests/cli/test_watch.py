@@ -1,0 +1,49 @@
+"""`ssmd watch`: the picture of a market, and what is said when there is no gateway to ask."""
+
+from __future__ import annotations
+
+import socket
+from decimal import Decimal
+
+import msgspec
+from tests.cli.conftest import Ssmd
+from tests.gateway.conftest import Tape
+
+from ssmd.cli.watch import Picture
+from ssmd.gateway.messages import encode, of_record
+from ssmd.schemas.records import Record, Side
+
+
+def test_the_picture_is_folded_from_the_gateways_messages() -> None:
+    tape, picture = Tape(), Picture("A")
+    records: list[Record] = [
+        tape.snapshot("A", bids=[(4500, 10000), (4400, 100)], asks=[(4700, 2500)]),
+        tape.snapshot("B"),
+        tape.delta("A", 4500, -10000),
+        tape.delta("A", 4600, 300, Side.ASK),
+        tape.trade("A", 4600, 100),
+    ]
+    for seq, record in enumerate(records, 1):
+        picture.take(msgspec.json.decode(encode(of_record(record, seq))))
+    assert picture.bids == {Decimal("0.4400"): Decimal("1.00")}
+    assert picture.asks == {Decimal("0.4700"): Decimal("25.00"), Decimal("0.4600"): Decimal("3.00")}
+    assert picture.lines() == [
+        "A   book verified   stream 5",
+        "",
+        "    bid size        bid | ask        ask size    ",
+        "        1.00     0.4400 | 0.4600     3.00",
+        "                        | 0.4700     25.00",
+        "",
+        "     price         size  taker",
+        "    0.4600         1.00  bid",
+    ]
+    picture.take(msgspec.json.decode(encode(of_record(tape.gap("*"), 6))))
+    assert picture.lines()[0] == "A   book not verified: gap, disconnected   stream 6"
+
+
+def test_a_gateway_that_refuses_is_told_as_such(ssmd: Ssmd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+    done = ssmd("watch", "A", "--url", f"http://127.0.0.1:{port}", "--count", "1")
+    assert done.status == 2
+    assert f"no gateway answers at http://127.0.0.1:{port}" in done.err
