@@ -30,7 +30,8 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.identifiers import system_random
 from ssmd.schemas.blocks import EntryKind, decode_block
 from ssmd.services.connector.kalshi_venue import KalshiAccess
-from ssmd.services.connector.service import ConnectorService, ConnectorSettings
+from ssmd.services.connector.service import ConnectorService
+from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.embedded_servers import start_nats
 from ssmd.services.simulator.config import SimulatorConfig
 from ssmd.services.simulator.seeded_capture import write_seeded_capture

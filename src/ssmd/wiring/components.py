@@ -96,7 +96,8 @@ async def _simulator(parts: Parts) -> Component:
 
 async def _connector(parts: Parts) -> Component:
     from ssmd.services.connector.kalshi_venue import KalshiAccess  # noqa: PLC0415 - a component imports what it uses
-    from ssmd.services.connector.service import ConnectorService, ConnectorSettings  # noqa: PLC0415 - as above
+    from ssmd.services.connector.service import ConnectorService  # noqa: PLC0415 - as above
+    from ssmd.services.connector.settings import ConnectorSettings  # noqa: PLC0415 - as above
     from ssmd.streams.journal_nats import NatsJournal  # noqa: PLC0415 - as above
     from ssmd.streams.transport_nats import NatsTransport  # noqa: PLC0415 - as above
 

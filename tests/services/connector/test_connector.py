@@ -26,7 +26,8 @@ from ssmd.schemas.control import Connected, Disconnected, decode_fact
 from ssmd.schemas.market_message import decode_mark, parse_message_id
 from ssmd.schemas.records import KIND_OF, Record
 from ssmd.services.connector.kalshi_venue import KalshiAccess
-from ssmd.services.connector.service import ConnectorService, ConnectorSettings
+from ssmd.services.connector.service import ConnectorService
+from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.simulator.config import FaultOrder, SimulatorConfig
 from ssmd.services.simulator.seeded_capture import write_seeded_capture
 from ssmd.services.simulator.simulator import Simulator

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
@@ -24,6 +24,7 @@ from ssmd.services.component import Health
 from ssmd.services.connector.archive_watch import ArchiveWatch
 from ssmd.services.connector.fact_journal import FactJournal
 from ssmd.services.connector.sessions import close_killed_session, new_session_number, next_epoch
+from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.connector.tape_follower import Names, TapeFollower
 from ssmd.services.connector.tape_keeper import TapeKeeper
 from ssmd.services.connector.venue import Venue
@@ -44,20 +45,6 @@ FLUSH_POLL_S: Final = 0.01
 BACKOFF_MAX_S: Final = 30.0
 QUICK_RETRY_S: Final = 60.0
 """A connection that lived this long resets the backoff."""
-
-
-class ConnectorSettings(NamedTuple):
-    """How the tape is written; meanings and bounds as in `registry.documents.TapeSettings`."""
-
-    block_ms: int = 10
-    block_bytes: int = 256 << 10
-    fsync_ms: int = 20
-    file_bytes: int = 64 << 20
-    bytes_max: int = 16 << 30
-    backoff_first_s: float = 0.25
-    watch_s: float = 10.0
-    zone: str = "UTC"
-    config: str = ""
 
 
 class ConnectorService:

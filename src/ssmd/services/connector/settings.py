@@ -1,0 +1,19 @@
+"""Settings of a connector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ConnectorSettings(NamedTuple):
+    """How the tape is written; meanings and bounds as in `registry.documents.TapeSettings`."""
+
+    block_ms: int = 10
+    block_bytes: int = 256 << 10
+    fsync_ms: int = 20
+    file_bytes: int = 64 << 20
+    bytes_max: int = 16 << 30
+    backoff_first_s: float = 0.25
+    watch_s: float = 10.0
+    zone: str = "UTC"
+    config: str = ""
