@@ -269,7 +269,7 @@ def test_journals_are_lists(journal_server: RunningServer, monkeypatch: pytest.M
     run_state_machine_as_test(
         JournalMachine,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=12,
             deadline=None,
             suppress_health_check=list(HealthCheck),
