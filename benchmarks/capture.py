@@ -96,7 +96,8 @@ def rss_mb() -> float:
 def watch_acks(connector: ConnectorService) -> list[int]:
     """Nanoseconds from receive to acknowledgement, one for each frame, as the connector runs."""
     publisher = connector._publisher  # noqa: SLF001 - the acknowledgement itself is what is timed
-    drop_first, latencies = publisher._drop_first, []  # noqa: SLF001 - as above
+    latencies: list[int] = []
+    drop_first = publisher._drop_first  # noqa: SLF001 - as above
 
     def noted() -> None:
         now_ns = SystemClock().now_ns()
