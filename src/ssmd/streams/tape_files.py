@@ -70,6 +70,20 @@ def size_bytes(directory: Path) -> int:
     return sum(file_of(directory, index).stat().st_size for index in indexes(directory))
 
 
+def first_header(path: Path) -> BlockHeader | None:
+    """The header of a file's first block; None = the file is empty, or gone.
+
+    Raises:
+        Malformed: no block starts there.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(HEADER_BYTES)
+    except FileNotFoundError:
+        return None
+    return decode_header(data) if data else None
+
+
 def read_file(path: Path, index: int, offset: int = 0) -> Iterator[TapeBlock]:
     """The blocks of one file from `offset` on, headers decoded, entries not yet verified.
 

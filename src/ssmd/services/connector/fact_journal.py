@@ -90,6 +90,7 @@ class FactJournal:
         self._held: deque[CaptureEvent] = deque()
         # Until the journal's last place is known, and after an overflow, the tape is read instead of the queue.
         self._must_read_tape = True
+        self._is_reading_tape = False
         self._offered = asyncio.Event()
         self._is_draining = False
 
@@ -109,7 +110,7 @@ class FactJournal:
 
     def done(self, offered: EntryPlace) -> EntryPlace:
         """Up to where the journal has all facts; `offered`: up to where the follower has offered them."""
-        is_done = not self._held and not self._must_read_tape and not self.away
+        is_done = not (self._held or self._must_read_tape or self._is_reading_tape or self.away)
         return offered if is_done else EntryPlace(self.recorded.session, self.recorded.n)
 
     def drain(self) -> None:
@@ -132,7 +133,9 @@ class FactJournal:
         while not self.fenced:
             self._offered.clear()
             if self._must_read_tape:
+                self._must_read_tape, self._is_reading_tape = False, True
                 await self._read_tape()
+                self._is_reading_tape = False
             while self._held and not self._must_read_tape and not self.fenced:
                 batch = [self._held[index] for index in range(min(BATCH, len(self._held)))]
                 await self._record(batch)
@@ -150,7 +153,6 @@ class FactJournal:
 
     async def _read_tape(self) -> None:
         """Journal what the tape holds behind the last recorded fact; offers meanwhile are found on the tape, too."""
-        self._must_read_tape = False
         batch: list[CaptureEvent] = []
         for facts in facts_on_tape(self._directory, self._make_mapper, self.recorded):
             batch += facts

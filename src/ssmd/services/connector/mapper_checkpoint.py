@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from ssmd.exchanges.adapter import Mapper
 from ssmd.streams.publisher import NOWHERE, EntryPlace
 from ssmd.streams.tape_cursor import BEGINNING
-from ssmd.streams.tape_files import TapePosition, file_of, indexes, read_file
+from ssmd.streams.tape_files import TapePosition, file_of, first_header, indexes
 
 _DIGEST_BYTES: Final = 32
 
@@ -79,23 +79,23 @@ def start_behind(directory: Path, place: EntryPlace, make_mapper: Callable[[int]
     """
     start = MapStart(BEGINNING)
     for index in reversed(indexes(directory)):
-        first = next(read_file(file_of(directory, index), index), None)
-        if first is None:
+        header = first_header(file_of(directory, index))
+        if header is None:
             continue
-        header = first.header
+        here = TapePosition(index, 0)
         is_before = place != NOWHERE and EntryPlace(header.session, header.first_n) <= EntryPlace(place.session, place.n + 1)
         if header.first_n == 1:
-            start = MapStart(first.position)
+            start = MapStart(here)
             if is_before:
                 return start
             continue
         checkpoint = load(directory, index, make_mapper(header.session).version)
         if checkpoint is not None and checkpoint.session == header.session:
-            start = MapStart(first.position, checkpoint)
+            start = MapStart(here, checkpoint)
             if is_before:
                 return start
         else:
-            start = MapStart(first.position)
+            start = MapStart(here)
     return start
 
 
