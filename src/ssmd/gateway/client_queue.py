@@ -97,6 +97,12 @@ class ClientQueue:
         self._messages += 1
         return True
 
+    def forget(self, is_unwanted: Callable[[str, int], bool]) -> None:
+        """Drop what waits in conflated modes of a ticker and kind that is not wanted any more."""
+        for key in [key for key in self._newest if is_unwanted(*key)]:
+            self._bytes -= len(self._newest.pop(key))
+            self._messages -= 1
+
     def owe_book(self, ticker: str) -> None:
         """Send the book of `ticker` instead of the change at hand; one for all changes until then."""
         if ticker in self.owed:

@@ -24,7 +24,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class Subscribe(Command, frozen=True, tag="subscribe"):
-    """`kinds` empty = all of `hub.KINDS`; a ticker "*" = all tickers, also those to come.
+    """`kinds` empty = all of `hub.KINDS`; "*" = all tickers, "KXBTC15M-*" = those that begin so, also those to come.
 
     Attributes:
         resume_from: send again everything behind this `stream_seq`, then go on live: nothing twice, nothing missing. Only

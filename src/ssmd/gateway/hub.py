@@ -16,7 +16,7 @@ from ssmd.errors import Rejected
 from ssmd.gateway.api_keys import ANYONE, Grant
 from ssmd.gateway.client import SLOW_CLIENT, Client, CloseReason
 from ssmd.gateway.client_queue import QueueLimits
-from ssmd.gateway.interests import ALL_TICKERS, Interest, Interests, Piece
+from ssmd.gateway.interests import Interest, Interests, Piece, is_pattern, matches
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Closing, Conflated, Control, Loss, encode, of_record
 from ssmd.gateway.views import snapshot
@@ -63,7 +63,13 @@ class Wanted(NamedTuple):
 
     def takes(self, ticker: str, bit: int) -> bool:
         """A hole of a whole channel concerns whoever asked for gaps of any ticker."""
-        return bool(self.bits & bit) and (ticker in self.tickers or ALL_TICKERS in self.tickers or ticker == WHOLE_CHANNEL)
+        if not self.bits & bit:
+            return False
+        return ticker in self.tickers or ticker == WHOLE_CHANNEL or any(matches(one, ticker) for one in self.patterns)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return tuple(one for one in self.tickers if is_pattern(one))
 
 
 class Hub:
@@ -187,6 +193,7 @@ class Hub:
         if bits & _BOOK:
             for ticker in [owed for owed in client.queue.owed if not self._wants_book(client, owed)]:
                 del client.queue.owed[ticker]
+        client.queue.forget(lambda ticker, bit: not _wants(client, ticker, bit))
         self._tell(client, Ack(command_id, "unsubscribe", tickers, kinds, 0, self._state.stream_seq, self.incarnation))
         client.wake.set()
 
@@ -216,11 +223,18 @@ class Hub:
 
     @staticmethod
     def _wants_book(client: Client, ticker: str) -> bool:
-        return bool((client.masks.get(ticker, 0) | client.masks.get(ALL_TICKERS, 0)) & _BOOK)
+        return _wants(client, ticker, _BOOK)
 
     def _books(self, tickers: Iterable[str]) -> list[str]:
-        wanted = self._state.tickers if ALL_TICKERS in tickers else tickers
-        return [ticker for ticker in wanted if (market := self._state.find(ticker)) is not None and market.has_book]
+        wanted: list[str] = []
+        for asked in dict.fromkeys(tickers):
+            if not is_pattern(asked):
+                wanted.append(asked)
+            else:
+                wanted += [ticker for ticker in self._state.tickers if matches(asked, ticker)]
+        return [
+            ticker for ticker in dict.fromkeys(wanted) if (market := self._state.find(ticker)) is not None and market.has_book
+        ]
 
     def tell(self, client: Client, message: Control) -> None:
         """Queue a message about the connection itself."""
@@ -372,6 +386,10 @@ class Hub:
     async def emptied(self) -> None:
         """Wait until no client is connected."""
         await self._empty.wait()
+
+
+def _wants(client: Client, ticker: str, bit: int) -> bool:
+    return any(mask & bit and matches(asked, ticker) for asked, mask in client.masks.items())
 
 
 def _bits(kinds: Iterable[str]) -> int:

@@ -1,4 +1,7 @@
-"""Clients that asked for the same things share one interest, so that what a block brings them is put together once."""
+"""Clients that asked for the same things share one interest, so that what a block brings them is put together once.
+
+What is asked for is a ticker, "*" for all, or the beginning of tickers with a "*" behind it (a series: "KXBTC15M-*").
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,16 @@ from typing import Final, Generic, NamedTuple, TypeVar
 ClientT = TypeVar("ClientT")
 
 ALL_TICKERS: Final = "*"
+
+
+def is_pattern(asked: str) -> bool:
+    """Whether it stands for more than one ticker."""
+    return asked.endswith("*")
+
+
+def matches(asked: str, ticker: str) -> bool:
+    """Whether `ticker` is asked for by `asked`."""
+    return asked == ticker or (asked.endswith("*") and ticker.startswith(asked[:-1]))
 
 
 class Piece(NamedTuple):
@@ -38,6 +51,8 @@ class Interests(Generic[ClientT]):
     def __init__(self) -> None:
         self._by_key: dict[frozenset[tuple[str, int]], Interest[ClientT]] = {}
         self._by_ticker: dict[str, dict[Interest[ClientT], int]] = {}
+        self._lengths: dict[int, int] = {}
+        """Length of the beginnings asked for -> how many of them."""
 
     def join(self, client: ClientT, masks: dict[str, int]) -> None:
         """`client` wants `masks` from now on, and is in no other interest."""
@@ -48,7 +63,10 @@ class Interests(Generic[ClientT]):
         if interest is None:
             interest = self._by_key[key] = Interest(dict(masks))
             for ticker, mask in masks.items():
-                self._by_ticker.setdefault(ticker, {})[interest] = mask
+                if ticker not in self._by_ticker:
+                    self._by_ticker[ticker] = {}
+                    self._count(ticker, 1)
+                self._by_ticker[ticker][interest] = mask
         interest.clients.add(client)
 
     def leave(self, client: ClientT, masks: dict[str, int]) -> None:
@@ -65,6 +83,14 @@ class Interests(Generic[ClientT]):
                 del wanting[interest]
                 if not wanting:
                     del self._by_ticker[ticker]
+                    self._count(ticker, -1)
+
+    def _count(self, asked: str, by: int) -> None:
+        if is_pattern(asked) and asked != ALL_TICKERS:
+            length = len(asked) - 1
+            self._lengths[length] = self._lengths.get(length, 0) + by
+            if not self._lengths[length]:
+                del self._lengths[length]
 
     def in_kind(self, bit: int) -> Iterator[Interest[ClientT]]:
         """Interests that want kind `bit` of any ticker."""
@@ -72,11 +98,12 @@ class Interests(Generic[ClientT]):
 
     def wanting(self, ticker: str, bit: int) -> Iterable[Interest[ClientT]]:
         """Interests that want kind `bit` of `ticker`, each once."""
-        named = self._by_ticker.get(ticker)
-        everything = self._by_ticker.get(ALL_TICKERS)
-        found = [interest for interest, mask in named.items() if mask & bit] if named else []
-        if everything:
-            found += [
-                interest for interest, mask in everything.items() if mask & bit and not (named and named.get(interest, 0) & bit)
-            ]
+        found: dict[Interest[ClientT], None] = {}
+        by_ticker = self._by_ticker
+        for asked in (ticker, *(f"{ticker[:length]}*" for length in self._lengths if length <= len(ticker)), ALL_TICKERS):
+            wanting = by_ticker.get(asked)
+            if wanting:
+                for interest, mask in wanting.items():
+                    if mask & bit:
+                        found[interest] = None
         return found
