@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import structlog
 
 from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
 from ssmd.services.processes import spawn, stop_child
@@ -48,6 +50,17 @@ def _need(name: str) -> str:
 def tool() -> Callable[[str], str]:
     """Path of a program by its name; skips the test without it."""
     return _need
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """What a test configured of logging (to a stream that is closed by then) does not outlive it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

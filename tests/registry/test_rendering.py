@@ -59,7 +59,8 @@ def _of(info: Any) -> st.SearchStrategy[Any]:  # noqa: C901 - one case per kind 
         case inspect.StrType(pattern=pattern):
             return DATE if r"\d{4}-\d{2}" in str(pattern) else st.from_regex(str(pattern), fullmatch=True)
         case inspect.IntType(ge=low, le=high):
-            return st.integers(low, high if high is not None else (1 << 60))
+            # YAML knows larger numbers, the documents do not: 64 bits.
+            return st.integers(low if low is not None else -(1 << 60), high if high is not None else (1 << 60))
         case inspect.FloatType():
             return st.decimals(min_value="0.001", max_value=10**6, places=3).map(float)
         case inspect.BoolType():

@@ -203,13 +203,23 @@ async def reading_views(
 async def _embedded_journal(environment: ResolvedEnvironment, say: Callable[[str], None] | None) -> AsyncGenerator[str]:
     """The url of the embedded journal's server: the running one, or one that runs for the block."""
     directory = environment.directory / JOURNAL_DIRECTORY
-    url = await _running_url(environment, directory)
-    if url:
-        yield url
-        return
     from ssmd.services.embedded_servers import start_nats  # noqa: PLC0415 - see the module
 
-    server = await start_nats(directory, sync_always=True, say=say)
+    deadline_s = asyncio.get_running_loop().time() + LOCK_WAIT_S
+    while True:
+        url = await _running_url(environment, directory)
+        if url:
+            yield url
+            return
+        try:
+            server = await start_nats(directory, sync_always=True, say=say)
+        except Misconfigured as error:
+            # Another question came between the look and the start: wait for it, too.
+            if "in use by another" not in error.message or asyncio.get_running_loop().time() > deadline_s:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            break
     try:
         yield server.url
     finally:
