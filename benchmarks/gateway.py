@@ -154,8 +154,10 @@ async def listen(url: str, count: int, pipe: Pipe) -> tuple[list[int], float]:
                 while True:
                     frame = await socket.recv(decode=False)
                     now = time.monotonic_ns()
-                    latencies.extend(now - stamp.ts_recv_ns for stamp in decoder.decode(frame) if stamp.ts_recv_ns)
-                    times.append(now)
+                    found = [now - stamp.ts_recv_ns for stamp in decoder.decode(frame) if stamp.ts_recv_ns]
+                    if found:
+                        latencies.extend(found)
+                        times.append(now)
             except websockets.ConnectionClosed:
                 return
 

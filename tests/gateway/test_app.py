@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from ssmd.clock import SystemClock
 from ssmd.errors import Conflict, Malformed, Misconfigured, Rejected, SsmdError, Unavailable, UnknownFrame
 from ssmd.gateway.app import GatewayLimits, GatewayService, Surroundings
-from ssmd.gateway.hub import HubLimits
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.problems import problem_of, status_of
 from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.streams.transport_memory import MemoryTransport

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from tests.gateway.conftest import Gateway, Tape
 
-from ssmd.gateway.hub import Hub, HubLimits
+from ssmd.gateway.hub import Hub
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.records import Record
 
@@ -45,6 +46,7 @@ async def test_the_newest_of_each_and_the_count_is_exact() -> None:
     for seq, record in enumerate(records, 1):
         state.apply(record, seq)
         hub.publish([record], seq)
+        hub.settle()
     found = frames(hub, client)
     assert [
         (one["type"], one.get("ticker"), one.get("price", one.get("bid_price", one.get("gap_id")))) for one in found[:-1]
@@ -65,6 +67,7 @@ async def test_the_newest_of_each_and_the_count_is_exact() -> None:
     hub.set_mode(client, "realtime")
     record = tape.delta("A", 4500, 5)
     hub.publish([record], 12)
+    hub.settle()
     assert [one["type"] for one in frames(hub, client)] == ["book"]
 
 

@@ -14,7 +14,7 @@ from tests.gateway.conftest import DEADLINE_S, Gateway, Tape
 
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.client_queue import QueueLimits
-from ssmd.gateway.hub import HubLimits
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.streams.transport import Outgoing
 from ssmd.streams.transport_memory import MemoryTransport
 

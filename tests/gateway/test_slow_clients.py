@@ -16,7 +16,8 @@ from ssmd.errors import Rejected
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.client import SLOW_CLIENT
 from ssmd.gateway.client_queue import QueueLimits
-from ssmd.gateway.hub import Hub, HubLimits
+from ssmd.gateway.hub import Hub
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.market_state import MarketState
 
 
@@ -37,6 +38,7 @@ async def test_the_loss_is_exact_up_to_the_last_word_and_others_get_everything()
         record = tape.trade("A" if seq % 3 else "B")
         state.apply(record, seq)
         hub.publish([record], seq)
+        hub.settle()
         if frame := hub.take(fast):
             received += [message["stream_seq"] for message in msgspec.json.decode(frame)]
     assert received == [seq for seq in range(1, 13) if seq % 3]
@@ -47,6 +49,7 @@ async def test_the_loss_is_exact_up_to_the_last_word_and_others_get_everything()
     ]
     record = tape.trade("A")
     hub.publish([record], 13)
+    hub.settle()
     assert slow.queue.lost == {"A": 8, "B": 4}
     assert (hub.messages_lost, hub.clients_closed_slow) == (12, 1)
     hub.disconnect(slow)
@@ -61,6 +64,7 @@ async def test_the_byte_bound_counts_too() -> None:
     tape = Tape()
     for seq in range(1, 11):
         hub.publish([tape.trade("A")], seq)
+        hub.settle()
         assert client.queue.size_bytes <= 1000
     assert client.queue.lost == {"A": 10}
     assert state.stream_seq == 0

@@ -12,7 +12,7 @@ import websockets
 from tests.gateway.conftest import START_NS, Gateway
 
 from ssmd.gateway.app import GatewayLimits
-from ssmd.gateway.hub import HubLimits
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.server import FRAME_BYTES_MAX
 from ssmd.gateway.websocket import ConnectionLimits
 from ssmd.schemas.decimals import render

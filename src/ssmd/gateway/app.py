@@ -25,7 +25,8 @@ from ssmd.gateway.client import CUT_OFF, KEY_EXPIRED, KEY_REVOKED, CloseReason
 from ssmd.gateway.clients import Access, ClientDirectory, OpenAccess
 from ssmd.gateway.feed_reader import FeedReader
 from ssmd.gateway.gate import Gate, GateLimits
-from ssmd.gateway.hub import Hub, HubLimits
+from ssmd.gateway.hub import Hub
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Closing
 from ssmd.gateway.pages import page_routes

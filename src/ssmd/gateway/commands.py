@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ssmd.domain.client import Mode
-from ssmd.gateway.hub import KINDS
+from ssmd.gateway.kinds import KINDS
 from ssmd.gateway.messages import Refusal
 
 COMMAND_BYTES_MAX: Final = 64 << 10

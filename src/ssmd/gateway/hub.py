@@ -9,67 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from ssmd.domain.client import Mode
 from ssmd.errors import Rejected
 from ssmd.gateway.api_keys import ANYONE, Grant
-from ssmd.gateway.client import SLOW_CLIENT, Client, CloseReason
-from ssmd.gateway.client_queue import QueueLimits
+from ssmd.gateway.client import SLOW_CLIENT, Client, CloseReason, Write, never, text_frame
+from ssmd.gateway.hub_limits import DEFAULT_LIMITS, HubLimits
 from ssmd.gateway.interests import Interest, Interests, Piece, is_pattern, matches
+from ssmd.gateway.kinds import BIT_OF_KIND, Wanted, bits_of
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Closing, Conflated, Control, Loss, encode, of_record
 from ssmd.gateway.views import snapshot
 from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Record
 
-KINDS: Final = ("trade", "book", "quote", "status", "gap")
-"""What a client can ask for; `book` brings snapshots and deltas."""
-
-BIT_OF_KIND: Final = {"trade": 1, "book": 2, "snapshot": 2, "quote": 4, "status": 8, "gap": 16}
 _BOOK: Final = BIT_OF_KIND["book"]
 _GAP: Final = BIT_OF_KIND["gap"]
+WAITING_BYTES_MAX: Final = 1 << 20
+"""Past it what was published is handed out at once."""
 CONFLATED_S: Final = 1.0
 """Time between two frames in mode conflated, where the client does not say."""
-
-
-class HubLimits(NamedTuple):
-    """Bounds.
-
-    Attributes:
-        coalesce_s: how long a message may wait for others to share its frame.
-        close_grace_s: how long a client that is being closed may take to read its last frames before it is cut off.
-    """
-
-    clients_max: int = 2_000
-    connections_per_key_max: int = 100
-    tickers_per_client_max: int = 10_000
-    coalesce_s: float = 0.004
-    close_grace_s: float = 10.0
-    queue: QueueLimits = QueueLimits()
-
-
-DEFAULT_LIMITS: Final = HubLimits()
-
-
-class Wanted(NamedTuple):
-    """What one subscription asks for, by ticker ("*" = all) and bits of kinds."""
-
-    tickers: frozenset[str]
-    bits: int
-
-    @classmethod
-    def of(cls, tickers: Iterable[str], kinds: Iterable[str]) -> Wanted:
-        return cls(frozenset(tickers), _bits(kinds))
-
-    def takes(self, ticker: str, bit: int) -> bool:
-        """A hole of a whole channel concerns whoever asked for gaps of any ticker."""
-        if not self.bits & bit:
-            return False
-        return ticker in self.tickers or ticker == WHOLE_CHANNEL or any(matches(one, ticker) for one in self.patterns)
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        return tuple(one for one in self.tickers if is_pattern(one))
 
 
 class Hub:
@@ -85,6 +44,10 @@ class Hub:
         self._empty.set()
         self._interests: Interests[Client] = Interests()
         self._dirty: list[Client] = []
+        self._waiting: list[Interest[Client]] = []
+        """Interests with pieces that were not handed out yet."""
+        self._waiting_bytes = 0
+        self._flushed_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._numbers = 0
         self.is_open = True
@@ -95,8 +58,8 @@ class Hub:
 
     # Clients
 
-    def connect(self, abort: Callable[[], None], grant: Grant = ANYONE) -> Client:
-        """Take a new client; `abort` cuts its connection without waiting.
+    def connect(self, abort: Callable[[], None], grant: Grant = ANYONE, write: Write = never) -> Client:
+        """Take a new client; `abort` cuts its connection without waiting, `write` is `client.Client.write`.
 
         Raises:
             Rejected: too many clients, or the gateway is stopping, or not up to date yet: a client would be told old news as
@@ -114,7 +77,7 @@ class Hub:
             if connections >= connections_max:
                 raise Rejected("too-many-connections", f"this API key has {connections} connections open, its limit")
         self._numbers += 1
-        client = Client(self._numbers, self.limits.queue, abort, grant)
+        client = Client(self._numbers, self.limits.queue, abort, grant, write)
         self.set_mode(client, grant.mode, CONFLATED_S)
         self._clients.add(client)
         self._empty.clear()
@@ -133,6 +96,7 @@ class Hub:
 
     def set_mode(self, client: Client, mode: Mode, interval_s: float = CONFLATED_S) -> None:
         """How `client` is served from now on; what is queued goes first."""
+        self.settle()
         client.mode = mode
         client.interval_s = interval_s if mode == "conflated" else 0.0
 
@@ -145,6 +109,7 @@ class Hub:
         return sum(len(client.queue) for client in self._clients), sum(client.queue.size_bytes for client in self._clients)
 
     def _want(self, client: Client, masks: dict[str, int]) -> None:
+        self.settle()
         self._interests.leave(client, client.masks)
         client.masks = masks
         self._interests.join(client, masks)
@@ -172,7 +137,7 @@ class Hub:
                 f"{len(client.masks)} tickers are subscribed and {new} more asked for, the limit is "
                 f'{self.limits.tickers_per_client_max}; "*" subscribes to all in one',
             )
-        bits = _bits(kinds)
+        bits = bits_of(kinds)
         self._want(client, client.masks | {ticker: client.masks.get(ticker, 0) | bits for ticker in tickers})
         owed = self._books(tickers) if bits & _BOOK else []
         self._tell(client, Ack(command_id, "subscribe", tickers, kinds, len(owed), self._state.stream_seq, self.incarnation))
@@ -187,7 +152,7 @@ class Hub:
         """
         if client.resuming is not None:
             raise Rejected("resuming", "what was missed is still being sent: wait for the message of type resumed")
-        bits = _bits(kinds)
+        bits = bits_of(kinds)
         left = client.masks | {ticker: client.masks.get(ticker, 0) & ~bits for ticker in tickers}
         self._want(client, {ticker: mask for ticker, mask in left.items() if mask})
         if bits & _BOOK:
@@ -199,7 +164,7 @@ class Hub:
 
     def join(self, client: Client, tickers: tuple[str, ...], kinds: tuple[str, ...]) -> None:
         """Let a client that has been told everything up to now have what comes from now on."""
-        self._want(client, dict.fromkeys(tickers, _bits(kinds)))
+        self._want(client, dict.fromkeys(tickers, bits_of(kinds)))
 
     async def offer_again(self, client: Client, records: Iterable[Record], stream_seq: int, wanted: Wanted) -> int:
         """Queue what one message of the stream released, read again for one client; how many messages it was.
@@ -238,6 +203,7 @@ class Hub:
 
     def tell(self, client: Client, message: Control) -> None:
         """Queue a message about the connection itself."""
+        self.settle()
         self._tell(client, message)
         client.wake.set()
 
@@ -249,8 +215,11 @@ class Hub:
     # Messages
 
     def publish(self, records: Iterable[Record], stream_seq: int) -> None:
-        """Offer the records of one block, already applied to the state, to all who want them, in order."""
-        touched: list[Interest[Client]] = []
+        """Offer what one message of the stream released, already applied to the state, to all who want it, in order.
+
+        It reaches the clients' queues, or the clients, at most `coalesce_s` later, and before anything else is told them.
+        """
+        size = 0
         for record in records:
             bit, ticker = BIT_OF_KIND[KIND_OF[type(record)]], record.ticker
             # A hole of a whole channel concerns whoever asked for gaps of any ticker.
@@ -259,16 +228,41 @@ class Hub:
             for interest in wanting:
                 piece = piece or Piece(encode(of_record(record, stream_seq)), ticker, bit)
                 if not interest.pieces:
-                    touched.append(interest)
+                    self._waiting.append(interest)
                 interest.pieces.append(piece)
-        for interest in touched:
+            size += len(piece.text) if piece is not None else 0
+        self._waiting_bytes += size
+        if self._waiting_bytes > WAITING_BYTES_MAX:
+            self._flush()
+        elif self._waiting:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Flush at the end of this turn of the loop, but not sooner than `coalesce_s` after the last time."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._flushed_s + self.limits.coalesce_s), self._flush)
+
+    def settle(self) -> None:
+        """Hand out what `publish` has gathered: before anything that depends on the order of things."""
+        waiting, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        for interest in waiting:
             pieces, interest.pieces = interest.pieces, []
             text, tickers = _together(pieces)
+            frame = b""
             for client in interest.clients:
                 if client.mode != "realtime":
                     self._offer_newest(client, pieces)
                 elif client.queue.owed:
                     self._offer_but_owed(client, pieces)
+                elif client.is_clear:
+                    # Made once, for all who keep up.
+                    frame = frame or text_frame(f"[{text}]")
+                    if client.write(frame):
+                        self.messages_offered += len(tickers)
+                    else:
+                        self._offer(client, text, tickers)
                 else:
                     self._offer(client, text, tickers)
 
@@ -303,8 +297,7 @@ class Hub:
             asyncio.get_running_loop().call_later(client.interval_s, self._wake, client)
             return
         self._dirty.append(client)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.limits.coalesce_s, self._flush)
+        self._schedule()
 
     @staticmethod
     def _wake(client: Client) -> None:
@@ -323,7 +316,11 @@ class Hub:
         self._mark_dirty(client)
 
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = None
+        self._flushed_s = asyncio.get_running_loop().time()
+        self.settle()
         dirty, self._dirty = self._dirty, []
         for client in dirty:
             self._wake(client)
@@ -331,6 +328,9 @@ class Hub:
     def take(self, client: Client) -> str:
         """The client's next frame, "" = nothing to send now."""
         queue = client.queue
+        if queue.owed:
+            # The snapshots will hold all that was published: none of it may follow them.
+            self.settle()
         frame = queue.take(self._snapshot_text)
         client.room.set()
         if frame and queue.replaced:
@@ -348,6 +348,9 @@ class Hub:
 
     def close(self, client: Client, why: CloseReason, last_words: Control | None = None) -> None:
         """Have the client's writer send what is queued, then `last_words`, then close; cut off past the grace."""
+        if client.closing is not None:
+            return
+        self.settle()
         if client.closing is not None:
             return
         client.closing = why
@@ -390,13 +393,6 @@ class Hub:
 
 def _wants(client: Client, ticker: str, bit: int) -> bool:
     return any(mask & bit and matches(asked, ticker) for asked, mask in client.masks.items())
-
-
-def _bits(kinds: Iterable[str]) -> int:
-    bits = 0
-    for kind in kinds:
-        bits |= BIT_OF_KIND[kind]
-    return bits
 
 
 def _together(pieces: list[Piece]) -> tuple[str, tuple[str, ...]]:

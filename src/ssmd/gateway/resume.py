@@ -17,7 +17,8 @@ from ssmd.errors import Conflict, Malformed, Rejected, Unavailable
 from ssmd.gateway.assembly import BlockAssembler, Position, ReadyBlock
 from ssmd.gateway.client import Client, CloseReason
 from ssmd.gateway.feed_reader import FeedReader
-from ssmd.gateway.hub import BIT_OF_KIND, Hub, Wanted
+from ssmd.gateway.hub import Hub
+from ssmd.gateway.kinds import BIT_OF_KIND, Wanted
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Refusal, Resumed, refusal_of
 from ssmd.gateway.stream_records import records_of

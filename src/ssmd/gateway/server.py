@@ -19,7 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from ssmd.errors import Misconfigured
-from ssmd.gateway.websocket import ABORT
+from ssmd.gateway.websocket import ABORT, DIRECT
 
 FRAME_BYTES_MAX: Final = 1 << 20
 """A larger incoming WebSocket message closes its connection (1009) without being read; smaller ones get an answer."""
@@ -43,6 +43,17 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             extensions = self.scope["extensions"]
             if extensions is not None:
                 extensions[ABORT] = self.transport.abort  # type: ignore[assignment]  # a private extension
+                extensions[DIRECT] = self.write_frame  # type: ignore[assignment]  # as above
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Write a whole frame; False = the peer does not read, or the connection is ending.
+
+        The protocol object below is not asked: an unfragmented frame without compression leaves no trace in it.
+        """
+        if not self.writable.is_set() or self.close_sent or self.disconnected or self.transport.is_closing():
+            return False
+        self.transport.write(frame)
+        return True
 
     async def send(self, message: object) -> None:
         await self.writable.wait()

@@ -13,9 +13,10 @@ from ssmd.clock import Clock
 from ssmd.errors import Rejected
 from ssmd.gateway.api_keys import ANYONE, Grant
 from ssmd.gateway.buckets import Bucket
-from ssmd.gateway.client import KEY_EXPIRED, Client, CloseReason
+from ssmd.gateway.client import KEY_EXPIRED, Client, CloseReason, never
 from ssmd.gateway.commands import AnyCommand, Ping, SetMode, Subscribe, parse_command
-from ssmd.gateway.hub import KINDS, Hub
+from ssmd.gateway.hub import Hub
+from ssmd.gateway.kinds import KINDS
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import ModeAck, Pong, Refusal, encode, refusal_of
 
@@ -26,6 +27,9 @@ GRANT: Final = "ssmd.grant"
 """Key of the `Grant` in the ASGI scope; `gate.Gate` puts it there."""
 PROTOCOL: Final = "ssmd.v1"
 """The subprotocol that is answered with, where one was offered."""
+
+DIRECT: Final = "ssmd.direct"
+"""ASGI scope extension: write a whole frame at once, unless the peer does not read. `server.StreamProtocol` provides it."""
 
 TOO_MANY_ERRORS: Final = CloseReason(1008, "too many refused commands in a row")
 TURNED_AWAY: Final = CloseReason(1013, "try again later: see the message before")
@@ -73,7 +77,7 @@ class StreamEndpoint:
         abort: Callable[[], None] = scope.get("extensions", {}).get(ABORT, _no_abort)
         grant: Grant = scope.get(GRANT, ANYONE)
         try:
-            client = self._hub.connect(abort, grant)
+            client = self._hub.connect(abort, grant, scope.get("extensions", {}).get(DIRECT, never))
         except Rejected as refusal:
             await self._turn_away(socket, refusal)
             return
@@ -168,7 +172,9 @@ class StreamEndpoint:
                 await client.wake.wait()
                 client.wake.clear()
                 while frame := self._hub.take(client):
+                    client.is_sending = True
                     await send({"type": "websocket.send", "text": frame})
+                    client.is_sending = False
                 if client.closing is not None:
                     break
             if last := self._hub.last_frame(client):
