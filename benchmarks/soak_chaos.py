@@ -94,6 +94,7 @@ async def away(seed: int, seconds: float, rate: int) -> dict[str, Any]:
     """Part 2."""
     with tempfile.TemporaryDirectory(prefix="ssmd-soak-") as directory:
         text = ENVIRONMENT.format(seed=seed, markets=20, rate=rate).replace("segment_bytes: 65536", "segment_bytes: 16777216")
+        text += "tape:\n  file_bytes: 4294967296\n"  # one file: all of it is compared afterwards, so nothing is pruned
         write_registry(Path(directory), {ENV: text}, definition_sha256())
         environment = resolve_environment(Workspace(Path(directory)), ENV, date_of(CLOCK.now_ns()))
         # The pause before a restart is shortened by up to a half at random.
