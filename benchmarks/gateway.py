@@ -174,14 +174,39 @@ class Stamp(msgspec.Struct):
     ts_recv_ns: int = 0
 
 
-def measure(name: str, rate: int, clients: int, seconds: float) -> dict[str, Any]:
+async def dawdle(url: str, count: int) -> None:
+    """`count` clients that read a message a second, as long as they are let."""
+
+    async def client() -> None:
+        async with websockets.connect(url, compression=None, max_queue=1, max_size=None) as socket:
+            await socket.send('{"id":1,"cmd":"subscribe","tickers":["*"]}')
+            while True:
+                await socket.recv()
+                await asyncio.sleep(1)
+
+    await asyncio.gather(*(client() for _ in range(count)), return_exceptions=True)
+
+
+def _dawdle(url: str, count: int) -> None:
+    uvloop.run(dawdle(url, count))
+
+
+def measure(name: str, rate: int, clients: int, seconds: float, slow: int = 0) -> dict[str, Any]:
+    """One run; `slow`: clients beside the measured ones that hardly read, in a process of their own."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_serve, args=(name, theirs, rate, seconds))
     process.start()
     url = ours.recv()
+    dawdling = multiprocessing.Process(target=_dawdle, args=(url, slow))
+    if slow:
+        dawdling.start()
+        time.sleep(1.5)
     latencies, spent = uvloop.run(listen(url, clients, ours))
     told = ours.recv()
     process.join(30)
+    if slow:
+        dawdling.kill()
+        dawdling.join(10)
     latencies.sort()
     return {
         "server": name,
