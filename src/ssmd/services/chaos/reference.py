@@ -93,13 +93,15 @@ async def reference(
             settings=settings,
             zone=zone,
         )
-        await _run(archiver)
+        await _run(archiver, last_seq=len(transport.stored("raw" if kind is RawArchiver else "market")))
     return await contents(storage)
 
 
-async def _run(archiver: RawArchiver | NormalizedArchiver) -> None:
+async def _run(archiver: RawArchiver | NormalizedArchiver, last_seq: int) -> None:
     running = asyncio.create_task(archiver.run())
-    await asyncio.sleep(0)
+    # A stop alone waits a while only, and leaves the rest on the stream.
+    while not running.done() and int(archiver.health().stats["stream_seq"]) < last_seq:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
     await archiver.stop()
     await running
     health = archiver.health()
