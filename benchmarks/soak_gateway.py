@@ -179,9 +179,12 @@ class Follower:
         self.resumed = 0
         self.refused: dict[str, int] = {}
 
-    async def follow(self, seconds: float, until_seq: int = 2**53) -> None:
+    async def follow(self, seconds: float, until_seq: int = 2**53) -> bool:
+        """One connection's life; False = there was nobody to connect to."""
+        is_connected = False
         try:
             async with asyncio.timeout(seconds), websockets.connect(self._url, max_size=None, compression=None) as socket:
+                is_connected = True
                 command = {"id": 1, "cmd": "subscribe", "tickers": ["*"], "kinds": ["trade", "book"], "resume_from": self.at}
                 await socket.send(json.dumps(command))
                 try:
@@ -192,7 +195,9 @@ class Follower:
                 finally:
                     socket.transport.abort()
         except (TimeoutError, OSError, websockets.WebSocketException):
-            return
+            if not is_connected:
+                await asyncio.sleep(0.05)
+        return is_connected
 
     def _take(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:
@@ -214,9 +219,9 @@ async def resume(directory: Path, blocks: list[list[Outgoing]], kills: int, chan
     gateway = Gateway(nats.url, 18_900, directory / "gateway.sqlite")
     gateway.start()
     done = asyncio.Event()
-    publishing = asyncio.create_task(publish(transport, blocks, 0.3 * kills / len(blocks), done))
+    publishing = asyncio.create_task(publish(transport, blocks, 0.5 * kills / len(blocks), done))
     follower = Follower(gateway.url)
-    gateway_kills = nats_kills = 0
+    gateway_kills = nats_kills = delivering = had = 0
     for number in range(1, kills + 1):
         if number % 40 == 0:
             nats_kills += 1
@@ -225,7 +230,10 @@ async def resume(directory: Path, blocks: list[list[Outgoing]], kills: int, chan
             gateway_kills += 1
             gateway.kill()
             gateway.start()
-        await follower.follow(chance.uniform(0.05, 0.6))
+        while not await follower.follow(chance.uniform(0.05, 0.6)):
+            pass
+        delivering += len(follower.got) > had
+        had = len(follower.got)
     await done.wait()
     await publishing
     await gateway.up_to_date()
@@ -239,6 +247,8 @@ async def resume(directory: Path, blocks: list[list[Outgoing]], kills: int, chan
     await nats.stop()
     return {
         "client_cut_off": kills,
+        "connections_that_delivered": delivering,
+        "records_before_the_last_kill": had,
         "gateway_killed": gateway_kills,
         "nats_killed": nats_kills,
         "resumed": follower.resumed,

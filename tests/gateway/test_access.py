@@ -273,6 +273,13 @@ async def test_only_pages_that_were_named_may_ask_from_elsewhere(gateway: Gatewa
             assert ("access-control-allow-headers" in preflight.headers) == (allowed is not None)
 
 
+async def test_without_keys_only_this_machines_names_are_answered_to(gateway: Gateway) -> None:
+    async with gateway() as running, httpx.AsyncClient(base_url=running.url) as http:
+        port = running.url.rpartition(":")[2]
+        for host, status in ((f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200), ("[::1]", 200), ("evil.example", 403)):
+            assert ((await http.get("/v1/markets", headers={"Host": host})).status_code, host) == (status, host)
+
+
 def test_a_key_is_long_random_and_only_its_hash_is_kept() -> None:
     keys = {make_key(os.urandom) for _ in range(50)}
     assert len({key.client_id for key in keys}) == len({key.text for key in keys}) == 50

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.gateway.conftest import Tape
 
 from ssmd.gateway import views
+from ssmd.gateway.market import GAPS_CLOSED_MAX
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, Quote, Record, Side, Trade
 
@@ -142,6 +143,20 @@ def test_one_hole_of_several_unfiltered_channels_ends_channel_by_channel() -> No
     state.apply(tape.gap("*", channel="trade", closed=True), 4)
     assert [gap.channel for gap in state.whole_gaps_open.values()] == ["lifecycle"]
     assert [gap.channel for gap in state.whole_gaps_closed] == ["trade"]
+
+
+def test_gaps_that_were_forgotten_leave_a_doubt() -> None:
+    tape = Tape()
+    state = fold(tape.trade("A"))
+    for number in range(GAPS_CLOSED_MAX + 1):
+        for closed in (False, True):
+            state.apply(tape.gap("A", f"g{number}", closed=closed), 2)
+    market = state.find("A")
+    assert market is not None
+    assert market.gaps_forgotten_ns > 0
+    market.gaps_closed.clear()
+    old, new = (views.trades_coverage(state, market, since_ns, is_truncated=False) for since_ns in (0, 2**62))
+    assert (old.verified, new.verified) == (False, True)
 
 
 def test_past_the_limit_the_market_heard_of_least_recently_is_forgotten_and_counted() -> None:

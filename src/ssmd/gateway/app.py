@@ -120,7 +120,16 @@ def create_app(parts: AppParts) -> ASGIApp:
         ],
         exception_handlers={SsmdError: on_ssmd_error, HTTPException: on_http_exception},
     )
-    return Gate(app, parts.access, parts.state.feed, parts.clock, parts.metrics, origins=parts.origins, limits=parts.gate)
+    return Gate(
+        app,
+        parts.access,
+        parts.state.feed,
+        parts.clock,
+        parts.metrics,
+        is_local=isinstance(parts.access, OpenAccess),
+        origins=parts.origins,
+        limits=parts.gate,
+    )
 
 
 class GatewayService:

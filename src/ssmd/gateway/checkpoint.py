@@ -18,7 +18,7 @@ from ssmd.gateway.market import BookPlace, HeldTrade, Market
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.records import BookSnapshot, Gap, MarketStatus, Quote, Record
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """A checkpoint of another format is not read: the stream is, from its start."""
 TRADES_KEPT: Final = 50
 
@@ -44,6 +44,7 @@ class Head(msgspec.Struct, frozen=True):
     give_ups: list[GiveUp]
     whole_gaps_open: list[Gap]
     whole_gaps_closed: list[Gap]
+    whole_gaps_forgotten_ns: int
     records: int
 
 
@@ -67,6 +68,7 @@ class SavedMarket(msgspec.Struct, frozen=True):
     candles: CandleRing
     gaps_open: dict[str, Gap]
     gaps_closed: tuple[Gap, ...]
+    gaps_forgotten_ns: int
     counts: dict[str, int]
     last: Record | None
     last_stream_seq: int
@@ -113,6 +115,7 @@ def encode_market(market: Market, as_of: int) -> bytes:
             candles=market.candles,
             gaps_open=market.gaps_open,
             gaps_closed=tuple(market.gaps_closed),
+            gaps_forgotten_ns=market.gaps_forgotten_ns,
             counts=market.counts,
             last=None if last is None else _without_levels(last),
             last_stream_seq=market.last_stream_seq,
@@ -158,6 +161,7 @@ def decode_market(body: bytes, trades_max: int) -> Market:
     market.trades_count, market.candles = saved.trades_count, saved.candles
     market.gaps_open = saved.gaps_open
     market.gaps_closed.extend(saved.gaps_closed)
+    market.gaps_forgotten_ns = saved.gaps_forgotten_ns
     market.counts = saved.counts
     market.last, market.last_stream_seq = saved.last, saved.last_stream_seq
     return market
@@ -168,6 +172,7 @@ def restore(state: MarketState, head: Head, markets: list[Market]) -> None:
     state.restore(sorted(markets, key=lambda market: market.last_stream_seq))
     state.whole_gaps_open.update(((gap.gap_id, gap.channel), gap) for gap in head.whole_gaps_open)
     state.whole_gaps_closed.extend(head.whole_gaps_closed)
+    state.whole_gaps_forgotten_ns = head.whole_gaps_forgotten_ns
     state.stream_seq, state.records = head.stream_seq, head.records
 
 

@@ -102,6 +102,7 @@ class Checkpointer:
         give_ups = list(reader.points.give_ups)
         stream_seq, records = state.stream_seq, state.records
         gaps_open, gaps_closed = list(state.whole_gaps_open.values()), list(state.whole_gaps_closed)
+        gaps_forgotten_ns = state.whole_gaps_forgotten_ns
         is_first = self._of != incarnation
         if is_first:
             self._saved = {}
@@ -125,6 +126,7 @@ class Checkpointer:
             give_ups=give_ups,
             whole_gaps_open=gaps_open,
             whole_gaps_closed=gaps_closed,
+            whole_gaps_forgotten_ns=gaps_forgotten_ns,
             records=records,
         )
         await self._store.save(head, changed, gone, is_first=is_first)

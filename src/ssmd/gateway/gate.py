@@ -24,6 +24,7 @@ from ssmd.gateway.telemetry import GatewayMetrics
 from ssmd.gateway.websocket import GRANT
 
 KEY_PROTOCOL: Final = "ssmd.key."
+_LOCAL_NAMES: Final = frozenset({"", "localhost", "127.0.0.1", "[::1]"})
 METRICS: Final = "/metrics"
 _SCOPES: Final = (("/v1/stream", "stream"), ("/v1/markets", "markets"), ("/v1", "records"), (METRICS, "records"))
 
@@ -46,6 +47,8 @@ class Gate:
     """See the module.
 
     Args:
+        is_local: nobody is asked for a key, so only this machine's own names are answered to: a page of another site
+            whose name was made to lead here (DNS rebinding) gets nothing.
         origins: pages of other sites that a browser may let ask ("https://desk.example"); () = none.
     """
 
@@ -57,9 +60,11 @@ class Gate:
         clock: Clock,
         metrics: GatewayMetrics,
         *,
+        is_local: bool = False,
         origins: tuple[str, ...] = (),
         limits: GateLimits | None = None,
     ) -> None:
+        self._is_local = is_local
         self._app = app
         self._access = access
         self._feed = feed
@@ -128,6 +133,7 @@ class Gate:
             raise Rejected("target-too-long", f"path and query have at most {self._limits.target_bytes_max} bytes")
         if int(headers.get(b"content-length", b"0") or 0) > self._limits.body_bytes_max or b"transfer-encoding" in headers:
             raise Rejected("body-refused", "no path takes a body")
+        self._check_host(headers)
         if not scope["path"].startswith("/v1/") and scope["path"] != METRICS:
             return None
         grant = self._access.grant(_bearer(headers))
@@ -144,6 +150,7 @@ class Gate:
         scope["subprotocols"] = [one for one in offered if not one.startswith(KEY_PROTOCOL)]
         code, name = 101, ""
         try:
+            self._check_host(headers)
             self._check_origin(headers)
             grant = self._access.grant(key)
             check_allows(grant, "stream", self._feed)
@@ -156,6 +163,12 @@ class Gate:
             await self._app(scope, receive, send)
         finally:
             self._log.info("websocket", path=scope["path"][:300], status=code, client=name, peer=_peer(scope))
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        if self._is_local and name not in _LOCAL_NAMES:
+            raise Rejected("host-forbidden", f"without keys only this machine is served, not as {name[:64]!r}")
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:
         """A page of another site must not use what a browser may reach here: CORS does not cover WebSockets."""

@@ -99,6 +99,8 @@ class Hub:
         self.settle()
         client.mode = mode
         client.interval_s = interval_s if mode == "conflated" else 0.0
+        # What waited for the end of an interval waits no more.
+        self._wake(client)
 
     def of_key(self, client_id: str) -> list[Client]:
         """The connections made with one API key."""

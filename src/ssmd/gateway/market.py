@@ -48,6 +48,7 @@ class Market:
         "connection",
         "counts",
         "gaps_closed",
+        "gaps_forgotten_ns",
         "gaps_open",
         "last",
         "last_stream_seq",
@@ -74,6 +75,8 @@ class Market:
         self.candles = CandleRing()
         self.gaps_open: dict[str, Gap] = {}
         self.gaps_closed: deque[Gap] = deque(maxlen=GAPS_CLOSED_MAX)
+        self.gaps_forgotten_ns = 0
+        """Closed gaps that ended up to then may be missing from `gaps_closed`."""
         self.counts: dict[str, int] = {}
         self.last: Record | None = None
         self.last_stream_seq = 0
@@ -120,12 +123,17 @@ class Market:
             self.gaps_open[gap.gap_id] = gap
             self.book_doubts[gap.gap_id] = gap
             if len(self.gaps_open) > GAPS_OPEN_MAX:
-                self.gaps_closed.append(self.gaps_open.pop(next(iter(self.gaps_open))))
+                self._close(self.gaps_open.pop(next(iter(self.gaps_open))))
             return
         opened = self.gaps_open.pop(gap.gap_id, None)
-        self.gaps_closed.append(gap)
+        self._close(gap)
         if gap.channel and (opened is None or opened.channel):
             self.book_doubts.pop(gap.gap_id, None)
+
+    def _close(self, gap: Gap) -> None:
+        if len(self.gaps_closed) == GAPS_CLOSED_MAX:
+            self.gaps_forgotten_ns = max(self.gaps_forgotten_ns, self.gaps_closed[0].end_ns)
+        self.gaps_closed.append(gap)
 
     @property
     def book_doubt(self) -> tuple[str, Gap | None] | None:

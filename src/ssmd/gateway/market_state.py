@@ -30,6 +30,8 @@ class MarketState:
         self.whole_gaps_open: OrderedDict[tuple[str, str], Gap] = OrderedDict()
         """Open gaps of whole channels, by gap id and channel: one hole may be told for several channels."""
         self.whole_gaps_closed: deque[Gap] = deque(maxlen=WHOLE_GAPS_MAX)
+        self.whole_gaps_forgotten_ns = 0
+        """Closed gaps of whole channels that ended up to then may be missing from `whole_gaps_closed`."""
         self.stream_seq = 0
         """Everything up to and with this sequence of the market stream is in here."""
         self.is_current = True
@@ -62,6 +64,9 @@ class MarketState:
         key = (gap.gap_id, gap.channel)
         if gap.state == "closed":
             self.whole_gaps_open.pop(key, None)
+            if len(self.whole_gaps_closed) == WHOLE_GAPS_MAX:
+                ended_ns = self.whole_gaps_closed[0].end_ns
+                self.whole_gaps_forgotten_ns = max(self.whole_gaps_forgotten_ns, ended_ns)
             self.whole_gaps_closed.append(gap)
         else:
             self.whole_gaps_open[key] = gap
@@ -103,6 +108,7 @@ class MarketState:
         self._tickers.clear()
         self.whole_gaps_open.clear()
         self.whole_gaps_closed.clear()
+        self.whole_gaps_forgotten_ns = 0
         self.stream_seq = 0
 
     def find(self, ticker: str) -> Market | None:

@@ -36,6 +36,7 @@ STATUS_OF_RULE: Final[dict[str, HTTPStatus]] = {
     "scope-missing": HTTPStatus.FORBIDDEN,
     "feed-forbidden": HTTPStatus.FORBIDDEN,
     "origin-forbidden": HTTPStatus.FORBIDDEN,
+    "host-forbidden": HTTPStatus.FORBIDDEN,
     "rate-limited": HTTPStatus.TOO_MANY_REQUESTS,
     "target-too-long": HTTPStatus.REQUEST_URI_TOO_LONG,
     "body-refused": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -330,9 +330,11 @@ def trades_coverage(state: MarketState, market: Market, since_ns: int, *, is_tru
     closed = [gap for gap in (*market.gaps_closed, *state.whole_gaps_closed) if gap.end_ns >= since_ns]
     known = [*closed, *market.gaps_open.values(), *state.whole_gaps_open.values()]
     # A gap of the whole connection is held by each market and by the feed: told once.
+    # Before any gap was forgotten this is -1: nothing is older than that.
+    forgotten_ns = max(market.gaps_forgotten_ns, state.whole_gaps_forgotten_ns) or -1
     gaps = {(gap.gap_id, gap.channel): gap for gap in sorted(known, key=lambda gap: (gap.start_ns, gap.gap_id))}
     return TradesCoverage(
-        verified=not gaps and state.is_current,
+        verified=not gaps and state.is_current and since_ns > forgotten_ns,
         gaps=tuple(gap_view(gap) for gap in gaps.values()),
         is_truncated=is_truncated,
         as_of_stream_seq=state.stream_seq,
