@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.streams.nats_client import BodiesClient, PromptClient
+from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
 
 API: Final = "$JS.API."
 STATUS_HEADER: Final = "Status"
@@ -302,6 +302,14 @@ class Connection:
 
         subscription = await self.subscribe(subject, queued)
         self.client.at_once[subscription._id] = callback  # noqa: SLF001 - nats-py's own number of a subscription
+
+    async def subscribe_in_bulk(
+        self, subject: str, callback: Callable[[list[Arrived]], Awaitable[None]], status: Callable[[Msg], Awaitable[None]]
+    ) -> None:
+        """As `BodiesClient.in_bulk` on a connection of `bodies_only`; on any other `status` gets all, one by one."""
+        subscription = await self.subscribe(subject, status)
+        if isinstance(self.client, BodiesClient):
+            self.client.in_bulk[str(subscription._id)] = callback  # noqa: SLF001 - nats-py's own number of a subscription
 
     def new_inbox(self) -> str:
         """A subject of our own for replies."""

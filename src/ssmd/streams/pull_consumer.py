@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from ssmd.errors import Unavailable
 from ssmd.streams.connection import API, STATUS_HEADER, Connection
+from ssmd.streams.nats_client import Arrived
 
 API_TIMEOUT_S: Final = 5.0
 EXPIRES_S: Final = 30.0
@@ -71,7 +72,7 @@ class PullConsumer:
         self._inbox = connection.new_inbox()
         self._credit = 0
         self._consumer_seq = 0
-        self._held: list[Msg] = []
+        self._held: list[Arrived] = []
         self._arrived = asyncio.Event()
         self._last_activity_s = 0.0
 
@@ -105,7 +106,7 @@ class PullConsumer:
             "inactive_threshold": int(INACTIVE_S * 1e9),
             **({"filter_subjects": list(filters)} if filters else {}),
         }
-        await self._connection.subscribe(self._inbox, self._on_message)
+        await self._connection.subscribe_in_bulk(self._inbox, self._on_bulk, self._on_message)
         answer = await self._connection.api(
             f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config}, timeout_s=API_TIMEOUT_S
         )
@@ -128,10 +129,17 @@ class PullConsumer:
                 f"{API}CONSUMER.MSG.NEXT.{self._stream}.{self._name}", self._request, reply=self._inbox
             )
 
+    async def _on_bulk(self, messages: list[Arrived]) -> None:
+        self._held += messages
+        self._credit -= len(messages)
+        if self._credit <= self._batch and self._connection.is_open:
+            await self._ask()
+        self._arrived.set()
+
     async def _on_message(self, msg: Msg) -> None:
-        # Nothing else here: this runs for each message of a replay, and its time is the replay's.
+        # Nothing else here: this runs for each message of a reading with headers, and its time is the reading's.
         if msg.reply:
-            self._held.append(msg)
+            self._held.append((msg.subject, msg.reply, msg.data, msg.headers))
             self._credit -= 1
             if self._credit <= self._batch and self._connection.is_open:
                 await self._ask()
@@ -177,12 +185,12 @@ class PullConsumer:
             await self._ask()
         return self._unpacked(taken)
 
-    def _unpacked(self, taken: list[Msg]) -> list[Pulled]:
+    def _unpacked(self, taken: list[Arrived]) -> list[Pulled]:
         """The messages up to a hole; behind one nothing is handed out."""
         pulled: list[Pulled] = []
-        for msg in taken:
+        for subject, reply, payload, headers in taken:
             # $JS.ACK.stream.consumer.deliveries.SEQ.NUMBER.time.PENDING; with domain and account hash it is longer.
-            tokens = msg.reply.split(".")
+            tokens = reply.split(".")
             base = 5 if len(tokens) == 9 else 7
             number = int(tokens[base + 1])
             if number != self._consumer_seq + 1:
@@ -190,7 +198,7 @@ class PullConsumer:
                 self._held.clear()
                 break
             self._consumer_seq = number
-            pulled.append(Pulled(int(tokens[base]), msg.subject, msg.data, msg.headers, int(tokens[base + 3])))
+            pulled.append(Pulled(int(tokens[base]), subject, payload, headers, int(tokens[base + 3])))
         if pulled:
             self.last_seq = pulled[-1].seq
         return pulled
