@@ -3,7 +3,7 @@
 SSMD_ENV          which environment a command means
 SSMD_WORKSPACE    the directory that holds exchanges/ and .ssmd/ (default: the nearest one upwards)
 SSMD_LOG_LEVEL    debug | info | warning | error
-SSMD_INSTANCE     which archiver of several this one is (default main); the others stand by
+SSMD_INSTANCE     which archiver of several this one is (default: the first free of main, main-2, ...); others stand by
 SSMD_CRASH_POINTS a directory: processes pass their crash points under its orders (`services.armed_crash`); for tests
 SSMD_<KEY>_<FIELD>, SSMD_<KEY>_<FIELD>_FILE   secrets, read by `keys` through `variables()`
 """

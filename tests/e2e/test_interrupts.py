@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,15 @@ def test_sigterm_in_the_demo_leaves_nothing_running(workspace: Path) -> None:
     assert status == 130, told
     assert "Traceback" not in told
     assert processes_of(workspace) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who runs")
+@pytest.mark.timeout(240)
+def test_nothing_outlives_a_killed_up_for_long(workspace: Path) -> None:
+    status, told = interrupted_after("demo is up; Ctrl-C stops it", workspace, "up", "demo", number=signal.SIGKILL)
+    assert status == -signal.SIGKILL, told
+    began_s = time.monotonic()
+    while processes_of(workspace):
+        # About 3 s. The archivers once waited 20 s for servers that had gone with their parent.
+        assert time.monotonic() - began_s < 12, processes_of(workspace)
+        time.sleep(0.05)  # processes that are not ours to wait for

@@ -96,7 +96,11 @@ async def test_a_day_is_started_and_ended_step_by_step(day: Day) -> None:
         "raw-archiver main health",
         "normalized-archiver main health",
         "connector main health",
+        "connector main health",
+        "connector main flush",
+        "raw-archiver main health",
         "raw-archiver main flush",
+        "normalized-archiver main health",
         "normalized-archiver main flush",
         "projector main flush",
     ]
@@ -105,7 +109,7 @@ async def test_a_day_is_started_and_ended_step_by_step(day: Day) -> None:
         *["step-completed.v1"] * 4,
         "activated.v1",
         "end-requested.v1",
-        *["step-completed.v1"] * 3,
+        *["step-completed.v1"] * 4,
         "completed.v1",
     ]
     assert day.said[-1] == "trading day 2026-05-14 is complete"
@@ -150,8 +154,41 @@ async def test_an_archiver_that_cannot_seal_keeps_the_day_from_completing(day: D
     day.control.answers["raw-archiver flush"] = [{"ok": False, "reason": "disk full"}]
     with pytest.raises(Unavailable, match="raw-archiver main could not flush: disk full"):
         await end_day(day.procedure, DATE)
-    assert (await day.types())[-2:] == ["end-requested.v1", "errored.v1"]
+    assert (await day.types())[-3:] == ["end-requested.v1", "step-completed.v1", "errored.v1"]  # the connector's flush
     assert (await end_day(day.procedure, DATE)).status == "complete"
+
+
+async def test_a_connector_that_cannot_publish_keeps_the_day_from_completing(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    day.control.answers["connector flush"] = [{"ok": False, "reason": "the streams are away"}]
+    with pytest.raises(Unavailable, match="connector main could not flush: the streams are away"):
+        await end_day(day.procedure, DATE)
+    assert "raw-archiver main flush" not in day.control.asked
+
+
+async def test_a_connector_that_does_not_run_is_not_waited_for(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    day.control.answers["connector health"] = [Unavailable("nobody listens")]
+    assert (await end_day(day.procedure, DATE)).status == "complete"
+    assert "connector main flush" not in day.control.asked
+    assert "connector main does not run (what it had not published is on its tape)" in day.said
+
+
+async def test_the_archiver_that_archives_is_asked_to_seal_not_the_one_that_stands_by(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    await day.application.handle(
+        archive.DECIDER, ("kalshi", DATE, "raw", "main"), archive.OpenPartition(1, "main-2"), actor="archiver"
+    )
+    standing_by = {"ok": True, "reason": "", "stats": {"stands_by_for": "main-2"}}
+    # The one that archived last is gone, and the other has not noticed yet: then it takes over.
+    gone = Unavailable("nobody listens")
+    day.control.answers["raw-archiver health"] = [gone, standing_by, gone, WELL]
+    await end_day(day.procedure, DATE)
+    raw = [one for one in day.control.asked if one.startswith("raw-archiver")][1:]
+    assert raw == [
+        *["raw-archiver main-2 health", "raw-archiver main health"] * 2,
+        "raw-archiver main flush",
+    ]
 
 
 async def test_a_rule_that_says_no_is_not_the_days_error(day: Day) -> None:

@@ -27,7 +27,7 @@ def _group() -> None:
 
 @app.command("run", epilog=examples("ssmd archiver run --type raw --env kalshi-dev"))
 def run(ctx: typer.Context, type_: Annotated[ArchiveType, typer.Option("--type", help="Which data.")]) -> None:
-    """Write segments of the raw or the normalized stream. Until SIGTERM or Ctrl-C."""
+    """Write segments of the raw or the normalized stream, or stand by where another does. Until SIGTERM or Ctrl-C."""
     from ssmd.wiring.process import run_component  # noqa: PLC0415 - keeps --help quick
 
     run_component(f"{type_.value}-archiver", invocation_of(ctx).resolve())

@@ -63,7 +63,7 @@ def start(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", 
 
 @app.command("end", epilog=examples("ssmd day end"))
 def end(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:
-    """End a trading day: seal and project what is held, then record the totals. Ending a complete day does nothing."""
+    """End a trading day: publish, seal and project what is held by now, then record the totals. The capture goes on."""
     _proceed(ctx, "end", date, reason, output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from ssmd.clock import Clock
 from ssmd.crash_points import CrashPoint, no_crash
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.identifiers import RandomBytes, encode_token
+from ssmd.identifiers import RandomBytes
 from ssmd.services.armed_crash import ArmedCrash
 from ssmd.services.component import Component
 from ssmd.wiring.backends import open_journal, open_rows_store, open_snapshots, open_storage, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.instances import Ask, claim_archiver, refuse_second_connector
 
 if TYPE_CHECKING:
     from ssmd.archive.storage import Storage
     from ssmd.exchanges.kalshi.signing import PrivateKey
+    from ssmd.gateway.past_books import PastBooks
     from ssmd.gateway.record_routes import OpenViews
     from ssmd.gateway.server import TlsFiles
     from ssmd.registry.documents import ArchiveSettings
@@ -103,6 +106,7 @@ async def _connector(parts: Parts) -> Component:
 
     environment, variables = parts.environment, parts.variables
     document = environment.document
+    await refuse_second_connector(document.feed, document.capture.connection, _answers(parts, "connector", within_s=1.0))
     capture, endpoint = document.capture, environment.endpoint
     key_id, private_key = _capture_secrets(parts)
     access = KalshiAccess(
@@ -177,12 +181,15 @@ class _ArchiverParts(TypedDict):
     settings: ArchiveSettings
     zone: str
     crash_point: CrashPoint
-    is_alive: Callable[[str], Awaitable[bool]] | None
+    is_alive: Ask | None
 
 
 async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     """What both archivers are made of."""
     environment = parts.environment
+    answers = _answers(parts, component)
+    given = parts.variables.get("SSMD_INSTANCE", "")
+    instance, spool = await claim_archiver(component, given, environment.directory / "spool", answers, parts.stack)
     transport = await open_transport(environment, parts.variables)
     parts.stack.push_async_callback(transport.close)
     journal = await open_journal(environment, parts.variables)
@@ -191,7 +198,6 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     parts.stack.push_async_callback(snapshots.close)
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
-    instance = parts.variables.get("SSMD_INSTANCE", "") or "main"
     return {
         "instance": instance,
         "transport": transport,
@@ -199,29 +205,30 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
         "application": Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots),
         "clock": parts.clock,
         "random": parts.random,
-        "spool": environment.directory
-        / "spool"
-        / (component if instance == "main" else f"{component}-{encode_token(instance)}"),
+        "spool": spool,
         "settings": environment.document.archive,
         "zone": environment.document.timezone,
         "crash_point": parts.crash_point(component) or no_crash,
-        "is_alive": _is_alive(parts, component) if environment.document.transport.backend == "nats" else None,
+        "is_alive": answers,
     }
 
 
-def _is_alive(parts: Parts, component: str) -> Callable[[str], Awaitable[bool]]:
-    """Whether another instance of `component` answers."""
+def _answers(parts: Parts, component: str, *, within_s: float = 2 * ALIVE_TIMEOUT_S) -> Ask | None:
+    """How to ask whether an instance of `component` answers; None = there is no server to ask over."""
+    if parts.environment.document.transport.backend != "nats":
+        return None
     from ssmd.streams.control import ControlClient  # noqa: PLC0415 - a component imports what it uses
 
     async def ask(instance: str) -> bool:
         try:
             url = parts.environment.server_url("transport", parts.variables)
-            client = await ControlClient.open(url, parts.environment.name)
-            try:
-                await client.request(component, instance, "health", ALIVE_TIMEOUT_S)
-            finally:
-                await client.close()
-        except Unavailable:
+            async with asyncio.timeout(within_s):
+                client = await ControlClient.open(url, parts.environment.name)
+                try:
+                    await client.request(component, instance, "health", ALIVE_TIMEOUT_S)
+                finally:
+                    await client.close()
+        except (Unavailable, TimeoutError):
             return False
         return True
 
@@ -280,11 +287,24 @@ async def _gateway(parts: Parts) -> Component:
         around=Surroundings(
             journal=None if settings.auth == "dev" else journal,
             views=await _views(parts, journal),
+            listings=journal,
+            past=_past_books(parts),
             origins=settings.cors_origins,
             tls=tls_files(environment),
             checkpoint=environment.directory / "gateway" / "main.sqlite" if document.transport.backend == "nats" else None,
         ),
     )
+
+
+def _past_books(parts: Parts) -> PastBooks:
+    from ssmd.clock import DayCalendar  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.exchanges.kalshi.normalize import KalshiMapper  # noqa: PLC0415 - as above
+    from ssmd.gateway.past_books import PastBooks  # noqa: PLC0415 - as above
+
+    environment, document = parts.environment, parts.environment.document
+    storage = open_storage(environment, parts.variables)
+    parts.stack.push_async_callback(storage.close)
+    return PastBooks(storage, environment.name, document.feed, KalshiMapper.version, DayCalendar(document.timezone))
 
 
 def tls_files(environment: ResolvedEnvironment) -> TlsFiles | None:

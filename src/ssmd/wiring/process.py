@@ -4,6 +4,9 @@
 
 SIGTERM and SIGINT stop it: it finishes what it holds, within a deadline. Exit status 0 = stopped, 1 = a backend it
 cannot go on without is away, 2 = misconfigured; both with one line on stderr.
+
+Started like this it also stops when whoever started it is gone, and then soon: the embedded servers went with it, so
+there is nobody to hand over to; what is not archived is on the tape.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
@@ -33,10 +36,17 @@ from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 
 STOP_S: Final = 20.0
 """How long a component may take to stop before it is cut off."""
+ORPHAN_STOP_S: Final = 3.0
+"""The same where the process that started it is gone."""
+PARENT_POLL_S: Final = 0.5
+"""How often a component looks for it, where the kernel does not tell (`services.child`)."""
 
 
-def run_component(kind: str, environment: ResolvedEnvironment) -> None:
+def run_component(kind: str, environment: ResolvedEnvironment, *, parent: int = 0) -> None:
     """Run one component until it is told to stop; blocks.
+
+    Args:
+        parent: pid of the process it must not outlive; 0 = none.
 
     Raises:
         Misconfigured, Unavailable: it cannot begin, or cannot go on.
@@ -44,7 +54,7 @@ def run_component(kind: str, environment: ResolvedEnvironment) -> None:
     configure_logging(kind, SystemClock(), sys.stderr, level=log_level(variables()))
     import uvloop  # noqa: PLC0415 - only processes that run a loop of their own need it
 
-    uvloop.run(_run(kind, environment))
+    uvloop.run(_run(kind, environment, parent))
 
 
 def log_level(given: Mapping[str, str]) -> Level:
@@ -61,7 +71,7 @@ def log_level(given: Mapping[str, str]) -> Level:
     return cast("Level", wanted.lower())
 
 
-async def _run(kind: str, environment: ResolvedEnvironment) -> None:
+async def _run(kind: str, environment: ResolvedEnvironment, parent: int) -> None:
     log = structlog.get_logger(kind)
     async with AsyncExitStack() as stack:
         component = await build(kind, Parts(environment, variables(), SystemClock(), system_random, stack))
@@ -71,12 +81,12 @@ async def _run(kind: str, environment: ResolvedEnvironment) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         control = asyncio.create_task(_control(environment, component, stopping), name="control")
-        told = asyncio.create_task(stopping.wait(), name="told to stop")
+        told = asyncio.create_task(_until_told(stopping, parent), name="told to stop")
         log.info("started", instance=component.instance, env=environment.name, pid=os.getpid())
         try:
             await asyncio.wait({running, told, control}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                await _stop(component, running, log)
+                await _stop(component, running, ORPHAN_STOP_S if _is_orphan(parent) else STOP_S, log)
             # A component that ended by itself says why.
             if not running.cancelled():
                 running.result()
@@ -90,13 +100,25 @@ async def _run(kind: str, environment: ResolvedEnvironment) -> None:
         log.info("stopped", instance=component.instance)
 
 
-async def _stop(component: Component, running: asyncio.Task[None], log: Any) -> None:
+def _is_orphan(parent: int) -> bool:
+    return parent != 0 and os.getppid() != parent
+
+
+async def _until_told(stopping: asyncio.Event, parent: int) -> None:
+    """Return when the component is to stop."""
+    while not (stopping.is_set() or _is_orphan(parent)):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PARENT_POLL_S if parent else None):
+                await stopping.wait()
+
+
+async def _stop(component: Component, running: asyncio.Task[None], within_s: float, log: Any) -> None:
     try:
-        async with asyncio.timeout(STOP_S):
+        async with asyncio.timeout(within_s):
             await component.stop()
             await asyncio.wait({running})
     except TimeoutError:
-        log.warning("stop-took-too-long", deadline_s=STOP_S)
+        log.warning("stop-took-too-long", deadline_s=within_s)
         running.cancel()
         await asyncio.wait({running})
 
@@ -132,11 +154,12 @@ async def _control(environment: ResolvedEnvironment, component: Component, stopp
 def main(arguments: list[str]) -> int:
     """See the module."""
     kind, env, root = arguments
+    parent = os.getppid()
     # Before anything can go wrong: who started this reads the last line of the log.
     configure_logging(kind, SystemClock(), sys.stderr, level="info")
     try:
         environment = resolve_environment(Workspace(Path(root)), env, date_of(SystemClock().now_ns()))
-        run_component(kind, environment)
+        run_component(kind, environment, parent=parent)
     except SsmdError as error:
         structlog.get_logger(kind).error("cannot-go-on", reason=error.message, mend=error.mend)
         return 2 if isinstance(error, Misconfigured | Malformed) else 1

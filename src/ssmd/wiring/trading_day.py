@@ -22,6 +22,8 @@ from ssmd.identifiers import RandomBytes, uuid7
 from ssmd.projections import queries
 from ssmd.projections.views import Views, freshest_views
 from ssmd.registry.documents import EnvironmentDocument
+from ssmd.services.archive_positions import load_positions
+from ssmd.services.standby import holder_of
 from ssmd.streams.control import ControlClient
 from ssmd.wiring.backends import open_journal, open_rows_store
 from ssmd.wiring.environment import ResolvedEnvironment
@@ -32,7 +34,13 @@ POLL_S: Final = 0.2
 ASK_TIMEOUT_S: Final = 5.0
 
 ARCHIVERS: Final = ("raw-archiver", "normalized-archiver")
+CONNECTORS: Final = ("connector",)
 PROJECTORS: Final = ("projector",)
+FLUSHES: Final = (
+    (CONNECTORS, "published what it captured"),
+    (ARCHIVERS, "sealed what it held"),
+    (PROJECTORS, "caught up with the journal"),
+)
 
 
 class ComponentName(NamedTuple):
@@ -118,29 +126,73 @@ async def start_day(procedure: DayProcedure, date: str, reason: str = "") -> tra
 
 
 async def end_day(procedure: DayProcedure, date: str, reason: str = "") -> trading_day.State:
-    """End the day `date`: all that is captured is sealed and projected, then the totals. The day's state afterwards.
+    """End the day `date`: all that is captured by now is published, sealed and projected, then the totals.
+
+    The capture goes on meanwhile; a connector that does not run has nothing to be waited for.
+
+    Returns:
+        the day's state afterwards.
 
     Raises:
         Rejected: the day cannot be ended.
-        Unavailable: an archiver or the projector is not done in time (journaled as the day's error).
+        Unavailable: a component is not done in time (journaled as the day's error).
     """
     state = await _decide(procedure, date, EndDay(date, reason))
     if state.status == "complete":
         procedure.say(f"trading day {date} is complete already")
         return state
     async with _Attempt(procedure, date):
-        # The order matters: what the archivers seal is what the projector must have seen.
-        for kinds, done in ((ARCHIVERS, "sealed what it held"), (PROJECTORS, "caught up with the journal")):
+        # The order matters: each holds what the one before it has handed on.
+        for kinds, done in FLUSHES:
             for name in procedure.components:
                 if name.component in kinds:
-                    answer = await procedure.control.request(*name, "flush", FLUSHED_WITHIN_S)
-                    if not answer.get("ok"):
-                        raise Unavailable(f"{name} could not flush: {_reason(answer)}", mend=f"ssmd day end --date {date}")
-                    await _step(procedure, date, "end", f"{name} {done}", str(answer.get("reason", "")))
+                    await _flush(procedure, date, name, done)
         totals = await totals_of(await procedure.views(), procedure.feed, date)
     state = await _decide(procedure, date, CompleteDay(totals))
     procedure.say(f"trading day {date} is complete")
     return state
+
+
+async def _flush(procedure: DayProcedure, date: str, name: ComponentName, done: str) -> None:
+    """Let one component hand on what it holds; the step is journaled."""
+    if name.component in CONNECTORS and await _health(procedure.control, name) is None:
+        await _step(procedure, date, "end", f"{name} does not run", "what it had not published is on its tape")
+        return
+    if name.component in ARCHIVERS:
+        name = await _that_archives(procedure, name)
+    answer = await procedure.control.request(*name, "flush", FLUSHED_WITHIN_S)
+    if not answer.get("ok"):
+        raise Unavailable(f"{name} could not flush: {_reason(answer)}", mend=f"ssmd day end --date {date}")
+    await _step(procedure, date, "end", f"{name} {done}", str(answer.get("reason", "")))
+
+
+async def _that_archives(procedure: DayProcedure, name: ComponentName) -> ComponentName:
+    """The instance that archives now: `name`, or a standby that took over from it. A takeover is waited for.
+
+    Raises:
+        Unavailable: none does.
+    """
+    data_type = name.component.removesuffix("-archiver")
+    try:
+        async with asyncio.timeout(HEALTHY_WITHIN_S):
+            while True:
+                positions = await load_positions(procedure.application.journal, procedure.feed, data_type)
+                for instance in dict.fromkeys((holder_of(positions) or name.instance, name.instance)):
+                    asked = ComponentName(name.component, instance)
+                    health = await _health(procedure.control, asked)
+                    if health is not None and not health.get("stats", {}).get("stands_by_for"):
+                        return asked
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise Unavailable(f"no {name.component} archives", mend="ssmd up, or see its log under .ssmd/") from None
+
+
+async def _health(control: Control, name: ComponentName) -> Mapping[str, Any] | None:
+    """The component's word on itself; None = it does not answer."""
+    try:
+        return await control.request(*name, "health", ASK_TIMEOUT_S)
+    except Unavailable:
+        return None
 
 
 async def totals_of(views: Views, feed: str, date: str) -> Totals:

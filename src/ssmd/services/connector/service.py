@@ -41,6 +41,8 @@ TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""
 DRAIN_S: Final = 10.0
 """How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
+FLUSH_TIMEOUT_S: Final = 60.0
+"""How long a flush may take: the connector may come back from an outage of its servers, with much to publish."""
 FLUSH_POLL_S: Final = 0.01
 BACKOFF_MAX_S: Final = 30.0
 QUICK_RETRY_S: Final = 60.0
@@ -174,23 +176,27 @@ class ConnectorService:
             await self._socket.close("stopped", "asked to stop")
 
     async def flush(self) -> None:
-        """Write the block being gathered and wait until the streams have acknowledged all of the tape.
+        """Write the block being gathered; wait until streams and journal have all of the tape up to it.
 
         Raises:
-            Unavailable: they have not, within DRAIN_S.
+            Unavailable: they have not, within FLUSH_TIMEOUT_S.
         """
         self._flush()
         written = self._written
+        follower, facts = self._follower, self._facts
+        if follower is None or facts is None:
+            raise Unavailable("the connector does not run")
         try:
-            async with asyncio.timeout(DRAIN_S):
-                while self._publisher.acked < written:
-                    if self._follower is not None:
-                        self._follower.wake()
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                while min(self._publisher.acked, facts.done(follower.published)) < written:
+                    follower.wake()
                     await asyncio.sleep(FLUSH_POLL_S)
         except TimeoutError:
+            acked, journaled = self._publisher.acked, facts.done(follower.published)
             raise Unavailable(
-                f"the streams have acknowledged entry {self._publisher.acked.n} of {written.n} after {DRAIN_S:g} s:"
-                f" {self._publisher.away or 'they are behind'}"
+                f"of entry {written.session}/{written.n} the streams have acknowledged {acked.session}/{acked.n}"
+                f" ({self._publisher.away or 'reached'}) and the journal has the facts up to"
+                f" {journaled.session}/{journaled.n} ({facts.away or 'reached'}) after {FLUSH_TIMEOUT_S:g} s"
             ) from None
 
     def _on_fenced(self, reason: str) -> None:
