@@ -23,6 +23,7 @@ from ssmd.schemas.control import AnyFact, Connected, Disconnected, PreviousSessi
 from ssmd.services.component import Health
 from ssmd.services.connector.archive_watch import ArchiveWatch
 from ssmd.services.connector.fact_journal import FactJournal
+from ssmd.services.connector.flushing import until_handed_on
 from ssmd.services.connector.sessions import close_killed_session, new_session_number, next_epoch
 from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.connector.tape_follower import Names, TapeFollower
@@ -41,9 +42,6 @@ TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""
 DRAIN_S: Final = 10.0
 """How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
-FLUSH_TIMEOUT_S: Final = 60.0
-"""How long a flush may take: the connector may come back from an outage of its servers, with much to publish."""
-FLUSH_POLL_S: Final = 0.01
 BACKOFF_MAX_S: Final = 30.0
 QUICK_RETRY_S: Final = 60.0
 """A connection that lived this long resets the backoff."""
@@ -179,25 +177,12 @@ class ConnectorService:
         """Write the block being gathered; wait until streams and journal have all of the tape up to it.
 
         Raises:
-            Unavailable: they have not, within FLUSH_TIMEOUT_S.
+            Unavailable: they have not, in time.
         """
         self._flush()
-        written = self._written
-        follower, facts = self._follower, self._facts
-        if follower is None or facts is None:
+        if self._follower is None or self._facts is None:
             raise Unavailable("the connector does not run")
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                while min(self._publisher.acked, facts.done(follower.published)) < written:
-                    follower.wake()
-                    await asyncio.sleep(FLUSH_POLL_S)
-        except TimeoutError:
-            acked, journaled = self._publisher.acked, facts.done(follower.published)
-            raise Unavailable(
-                f"of entry {written.session}/{written.n} the streams have acknowledged {acked.session}/{acked.n}"
-                f" ({self._publisher.away or 'reached'}) and the journal has the facts up to"
-                f" {journaled.session}/{journaled.n} ({facts.away or 'reached'}) after {FLUSH_TIMEOUT_S:g} s"
-            ) from None
+        await until_handed_on(self._written, self._publisher, self._follower, self._facts)
 
     def _on_fenced(self, reason: str) -> None:
         self._log.error("fenced", reason=reason)
