@@ -21,7 +21,8 @@ from tests.gateway.certificates import write_certificate
 from tests.gateway.conftest import DEADLINE_S, Gateway, Running
 
 from ssmd.application.handler import Application
-from ssmd.clock import SystemClock
+from ssmd.archive.storage_memory import MemoryStorage
+from ssmd.clock import DayCalendar, SystemClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.client import DECIDER, ClientCommand, CreateClient, DisconnectClient, RevokeClient, SetMode
 from ssmd.errors import Rejected
@@ -30,6 +31,7 @@ from ssmd.gateway.api_keys import NewKey, client_id_of, fingerprint_of, grant_of
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.gate import GateLimits
 from ssmd.gateway.pages import PUBLIC_PATHS
+from ssmd.gateway.past_books import PastBooks
 from ssmd.gateway.server import TlsFiles
 from ssmd.projections.views import fold_views
 from ssmd.streams.journal_memory import MemoryJournal
@@ -63,7 +65,8 @@ class Desk:
         async def views() -> AsyncIterator[Any]:
             yield await fold_views(self.journal)
 
-        return {"journal": self.journal, "views": views}
+        past = PastBooks(MemoryStorage(), "test", "kalshi", 1, DayCalendar())
+        return {"journal": self.journal, "views": views, "listings": self.journal, "past": past}
 
 
 async def ready(running: Running) -> None:

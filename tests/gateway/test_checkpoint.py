@@ -13,7 +13,8 @@ from tests.gateway.conftest import Gateway, Running, Tape
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.checkpoint import decode_market, encode_market
 from ssmd.gateway.market_state import MarketState
-from ssmd.gateway.views import detail, order_book, trades
+from ssmd.gateway.trade_views import trades
+from ssmd.gateway.views import detail, order_book
 from ssmd.schemas.records import Record
 from ssmd.streams.transport_memory import MemoryTransport
 

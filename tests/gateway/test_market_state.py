@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.gateway.conftest import Tape
 
-from ssmd.gateway import views
+from ssmd.gateway import trade_views
 from ssmd.gateway.market import GAPS_CLOSED_MAX
 from ssmd.gateway.market_state import MarketState
 from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, Quote, Record, Side, Trade
@@ -130,10 +130,10 @@ def test_a_gap_of_an_unfiltered_channel_leaves_books_alone_and_shows_in_the_trad
     market = state.find("A-1")
     assert market is not None
     assert doubt_of(state) is None
-    coverage = views.trades(state, market, limit=10, before=0).coverage
+    coverage = trade_views.trades(state, market, limit=10, before=0).coverage
     assert (coverage.verified, [gap.gap_id for gap in coverage.gaps]) == (False, ["trades"])
     state.apply(tape.gap("*", "trades", channel="trade", closed=True), 4)
-    coverage = views.trades(state, market, limit=10, before=0).coverage
+    coverage = trade_views.trades(state, market, limit=10, before=0).coverage
     assert [(gap.gap_id, gap.end_ns > 0) for gap in coverage.gaps] == [("trades", True)]
 
 
@@ -155,7 +155,7 @@ def test_gaps_that_were_forgotten_leave_a_doubt() -> None:
     assert market is not None
     assert market.gaps_forgotten_ns > 0
     market.gaps_closed.clear()
-    old, new = (views.trades_coverage(state, market, since_ns, is_truncated=False) for since_ns in (0, 2**62))
+    old, new = (trade_views.trades_coverage(state, market, since_ns, is_truncated=False) for since_ns in (0, 2**62))
     assert (old.verified, new.verified) == (False, True)
 
 
@@ -171,13 +171,13 @@ def test_trades_are_paged_newest_first_without_repeats_while_new_ones_come() -> 
     state = fold(*(tape.trade("A-1", price) for price in range(1, 10)), trades_max=6)
     market = state.find("A-1")
     assert market is not None
-    first = views.trades(state, market, limit=2, before=0)
+    first = trade_views.trades(state, market, limit=2, before=0)
     assert ([trade.price for trade in first.trades], first.cursor) == (["0.0009", "0.0008"], "8")
     state.apply(tape.trade("A-1", 10), 10)
-    second = views.trades(state, market, limit=2, before=8)
+    second = trade_views.trades(state, market, limit=2, before=8)
     assert ([trade.price for trade in second.trades], second.cursor) == (["0.0007", "0.0006"], "6")
-    third = views.trades(state, market, limit=2, before=6)
+    third = trade_views.trades(state, market, limit=2, before=6)
     # The ring holds six: the trade at 0.0004 has gone meanwhile, and the coverage says that older ones are elsewhere.
     assert ([trade.price for trade in third.trades], third.cursor) == (["0.0005"], None)
     assert third.coverage.is_truncated
-    assert views.trades(state, market, limit=2, before=2).trades == ()
+    assert trade_views.trades(state, market, limit=2, before=2).trades == ()

@@ -25,11 +25,14 @@ from ssmd.gateway.client import CUT_OFF, KEY_EXPIRED, KEY_REVOKED, CloseReason
 from ssmd.gateway.clients import Access, ClientDirectory, OpenAccess
 from ssmd.gateway.feed_reader import FeedReader
 from ssmd.gateway.gate import Gate, GateLimits
+from ssmd.gateway.heartbeat import HEARTBEAT_S, beat_for_ever
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.hub_limits import HubLimits
+from ssmd.gateway.listings import ListingReader
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Closing
 from ssmd.gateway.pages import page_routes
+from ssmd.gateway.past_books import PastBooks
 from ssmd.gateway.problems import on_http_exception, on_ssmd_error
 from ssmd.gateway.record_routes import OpenViews, RecordRoutes
 from ssmd.gateway.rest import MarketRoutes
@@ -52,6 +55,7 @@ class GatewayLimits(NamedTuple):
         hold_ns: how long a hole in the stream may wait for its filling.
         drain_s: how long clients may take to read their last frames when the gateway stops.
         checkpoint_s: time between two rounds of saving the derived state.
+        heartbeat_s: time between two words to clients for whom nothing is waiting.
     """
 
     markets_max: int = 100_000
@@ -61,6 +65,7 @@ class GatewayLimits(NamedTuple):
     hold_ns: int = HOLD_NS
     drain_s: int = DRAIN_S
     checkpoint_s: float = EVERY_S
+    heartbeat_s: float = HEARTBEAT_S
     gate: GateLimits = GateLimits()
 
 
@@ -73,6 +78,8 @@ class Surroundings(NamedTuple):
     Attributes:
         journal: whose clients may ask, each with its key; None = whoever reaches the address may, on loopback only.
         views: views of the journal for the records' answers; None = those paths answer that there is no journal.
+        listings: journal of what the venue lists; None = markets are known by the market stream alone.
+        past: books of the archive; None = only the book now is told.
         origins: pages of other sites that may ask (CORS).
         tls: certificate chain and key, PEM; None = plain.
         checkpoint: file that the derived state is kept in between runs; None = the stream is read from its start.
@@ -80,6 +87,8 @@ class Surroundings(NamedTuple):
 
     journal: Journal | None = None
     views: OpenViews | None = None
+    listings: Journal | None = None
+    past: PastBooks | None = None
     origins: tuple[str, ...] = ()
     tls: TlsFiles | None = None
     checkpoint: Path | None = None
@@ -96,6 +105,7 @@ class AppParts(NamedTuple):
     access: Access
     metrics: GatewayMetrics
     views: OpenViews | None = None
+    past: PastBooks | None = None
     origins: tuple[str, ...] = ()
     limits: ConnectionLimits = DEFAULT_CONNECTION_LIMITS
     gate: GateLimits = GateLimits()
@@ -113,7 +123,7 @@ def create_app(parts: AppParts) -> ASGIApp:
     app = Starlette(
         routes=[
             WebSocketRoute("/v1/stream", StreamEndpoint(parts.state, parts.hub, parts.resume, parts.clock, parts.limits)),
-            *MarketRoutes(parts.state, parts.health).routes(),
+            *MarketRoutes(parts.state, parts.health, parts.past).routes(),
             *RecordRoutes(parts.state.feed, parts.views, lambda: date_of(parts.clock.now_ns())).routes(),
             Route("/metrics", metrics, methods=["GET"]),
             *page_routes(),
@@ -199,6 +209,7 @@ class GatewayService:
                 self._directory or OpenAccess(),
                 self._metrics,
                 around.views,
+                around.past,
                 around.origins,
                 self._limits.connection,
                 self._limits.gate,
@@ -211,10 +222,7 @@ class GatewayService:
         reading = asyncio.create_task(self.reader.run(), name="gateway-reader")
         stopping = asyncio.create_task(self._stopping.wait(), name="gateway-stop")
         tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [serving, reading, stopping]
-        if self._directory is not None:
-            tasks.append(asyncio.create_task(self._directory.run(), name="gateway-keys"))
-        if self._checkpointer is not None:
-            tasks.append(asyncio.create_task(self._checkpointer.run(), name="gateway-checkpoints"))
+        tasks += self._helpers()
         try:
             await self._await_ready(server, serving, url)
             self.url = url
@@ -236,6 +244,19 @@ class GatewayService:
                 task.cancel()
             await asyncio.wait(tasks)
             listener.close()
+
+    def _helpers(self) -> list[asyncio.Task[None]]:
+        """The tasks beside server and reader; none ends by itself."""
+        beating = beat_for_ever(self.hub, self.state, self.reader, self._clock, self._limits.heartbeat_s)
+        tasks = [asyncio.create_task(beating, name="gateway-heartbeat")]
+        if self._directory is not None:
+            tasks.append(asyncio.create_task(self._directory.run(), name="gateway-keys"))
+        if self._checkpointer is not None:
+            tasks.append(asyncio.create_task(self._checkpointer.run(), name="gateway-checkpoints"))
+        if self._around.listings is not None:
+            listings = ListingReader(self._around.listings, self.state.feed, self.state.listings)
+            tasks.append(asyncio.create_task(listings.run(), name="gateway-listings"))
+        return tasks
 
     def _on_client(self, client_id: str, state: State, is_cut: bool) -> None:
         """A client's rights changed: its connections feel it at once."""

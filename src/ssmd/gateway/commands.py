@@ -15,6 +15,7 @@ TICKERS_PER_COMMAND_MAX: Final = 1_000
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Ticker = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Names = Annotated[tuple[Ticker, ...], msgspec.Meta(max_length=64)]
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="cmd"):
@@ -27,14 +28,18 @@ class Subscribe(Command, frozen=True, tag="subscribe"):
     """`kinds` empty = all of `hub.KINDS`; "*" = all tickers, "KXBTC15M-*" = those that begin so, also those to come.
 
     Attributes:
+        series, categories: of the venue's list: the same as naming their markets, those listed later included; the ack's
+            `tickers` say what they came to. At least one of `tickers`, `series` and `categories` is not empty.
         resume_from: send again everything behind this `stream_seq`, then go on live: nothing twice, nothing missing. Only
             as the connection's first subscription; there are no snapshots then. It is the `stream_seq` of the last
             message that was handled (all messages of one `stream_seq` come in one frame).
         stream: the `stream` of the ack that the sequence comes with; another one now is refused. "" = not compared.
     """
 
-    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(min_length=1, max_length=TICKERS_PER_COMMAND_MAX)]
+    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(max_length=TICKERS_PER_COMMAND_MAX)] = ()
     kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    series: Names = ()
+    categories: Names = ()
     resume_from: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
     stream: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
@@ -42,8 +47,10 @@ class Subscribe(Command, frozen=True, tag="subscribe"):
 class Unsubscribe(Command, frozen=True, tag="unsubscribe"):
     """As `Subscribe`."""
 
-    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(min_length=1, max_length=TICKERS_PER_COMMAND_MAX)]
+    tickers: Annotated[tuple[Ticker, ...], msgspec.Meta(max_length=TICKERS_PER_COMMAND_MAX)] = ()
     kinds: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    series: Names = ()
+    categories: Names = ()
 
 
 class SetMode(Command, frozen=True, tag="mode"):
@@ -89,6 +96,8 @@ def parse_command(text: str) -> AnyCommand | Refusal:
     except msgspec.ValidationError as error:
         return Refusal(known_id, "bad-command", f"{name}: {error}"[:200])
     if isinstance(command, Subscribe | Unsubscribe):
+        if not (command.tickers or command.series or command.categories):
+            return Refusal(known_id, "bad-command", f"{name}: `tickers`, `series` or `categories` must name something")
         unknown = sorted({kind for kind in command.kinds if kind not in KINDS})
         if unknown:
             return Refusal(known_id, "unknown-kind", f"no kind {unknown[0][:_SHOWN]!r}; kinds: {', '.join(KINDS)}")

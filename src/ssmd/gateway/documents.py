@@ -95,7 +95,7 @@ def _parameter(one: Parameter) -> dict[str, Any]:
         if one.choices:
             schema = {"type": "string", "enum": list(one.choices), "default": one.default}
         if one.form:
-            schema["pattern"] = f"^{one.form}$"
+            schema["pattern"] = f"^({one.form})$"
         if one.in_path:
             schema["minLength"] = 1
     place = "path" if one.in_path else "query"

@@ -16,7 +16,7 @@ from ssmd.errors import Rejected
 from ssmd.gateway.api_keys import ANYONE, Grant
 from ssmd.gateway.client import SLOW_CLIENT, Client, CloseReason, Write, never, text_frame
 from ssmd.gateway.hub_limits import DEFAULT_LIMITS, HubLimits
-from ssmd.gateway.interests import Interest, Interests, Piece, is_pattern, matches
+from ssmd.gateway.interests import Interest, Interests, Piece, is_pattern, matches, together, wants
 from ssmd.gateway.kinds import BIT_OF_KIND, Wanted, bits_of
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import Ack, Closing, Conflated, Control, Loss, encode, of_record
@@ -158,9 +158,9 @@ class Hub:
         left = client.masks | {ticker: client.masks.get(ticker, 0) & ~bits for ticker in tickers}
         self._want(client, {ticker: mask for ticker, mask in left.items() if mask})
         if bits & _BOOK:
-            for ticker in [owed for owed in client.queue.owed if not self._wants_book(client, owed)]:
+            for ticker in [owed for owed in client.queue.owed if not wants(client.masks, owed, _BOOK)]:
                 del client.queue.owed[ticker]
-        client.queue.forget(lambda ticker, bit: not _wants(client, ticker, bit))
+        client.queue.forget(lambda ticker, bit: not wants(client.masks, ticker, bit))
         self._tell(client, Ack(command_id, "unsubscribe", tickers, kinds, 0, self._state.stream_seq, self.incarnation))
         client.wake.set()
 
@@ -184,13 +184,9 @@ class Hub:
                 client.room.clear()
                 client.wake.set()
                 await client.room.wait()
-            self._offer(client, *_together(pieces))
+            self._offer(client, *together(pieces))
         client.told_to = stream_seq
         return len(pieces)
-
-    @staticmethod
-    def _wants_book(client: Client, ticker: str) -> bool:
-        return _wants(client, ticker, _BOOK)
 
     def _books(self, tickers: Iterable[str]) -> list[str]:
         wanted: list[str] = []
@@ -202,6 +198,14 @@ class Hub:
         return [
             ticker for ticker in dict.fromkeys(wanted) if (market := self._state.find(ticker)) is not None and market.has_book
         ]
+
+    def beat(self, message: Control) -> None:
+        """Tell everybody for whom nothing is waiting."""
+        self.settle()
+        frame = text_frame(f"[{encode(message)}]")
+        for client in self._clients:
+            if client.is_clear and client.resuming is None:
+                client.write(frame)
 
     def tell(self, client: Client, message: Control) -> None:
         """Queue a message about the connection itself."""
@@ -251,7 +255,7 @@ class Hub:
         self._waiting_bytes = 0
         for interest in waiting:
             pieces, interest.pieces = interest.pieces, []
-            text, tickers = _together(pieces)
+            text, tickers = together(pieces)
             frame = b""
             for client in interest.clients:
                 if client.mode != "realtime":
@@ -272,7 +276,7 @@ class Hub:
         owed = client.queue.owed
         left = [piece for piece in pieces if piece.bit != _BOOK or piece.ticker not in owed]
         if left:
-            self._offer(client, *_together(left))
+            self._offer(client, *together(left))
 
     def _offer_newest(self, client: Client, pieces: list[Piece]) -> None:
         """Modes conflated and latest: of each ticker and kind the newest; books as a whole; gaps all."""
@@ -391,11 +395,3 @@ class Hub:
     async def emptied(self) -> None:
         """Wait until no client is connected."""
         await self._empty.wait()
-
-
-def _wants(client: Client, ticker: str, bit: int) -> bool:
-    return any(mask & bit and matches(asked, ticker) for asked, mask in client.masks.items())
-
-
-def _together(pieces: list[Piece]) -> tuple[str, tuple[str, ...]]:
-    return ",".join([piece.text for piece in pieces]), tuple([piece.ticker for piece in pieces])

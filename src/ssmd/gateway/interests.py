@@ -5,7 +5,7 @@ What is asked for is a ticker, "*" for all, or the beginning of tickers with a "
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 ClientT = TypeVar("ClientT")
@@ -29,6 +29,16 @@ class Piece(NamedTuple):
     text: str
     ticker: str
     bit: int
+
+
+def wants(masks: Mapping[str, int], ticker: str, bit: int) -> bool:
+    """Whether who asked for `masks` (ticker or pattern -> bits of kinds) wants kind `bit` of `ticker`."""
+    return any(mask & bit and matches(asked, ticker) for asked, mask in masks.items())
+
+
+def together(pieces: list[Piece]) -> tuple[str, tuple[str, ...]]:
+    """The pieces as the inside of one frame, and the ticker of each."""
+    return ",".join([piece.text for piece in pieces]), tuple([piece.ticker for piece in pieces])
 
 
 class Interest(Generic[ClientT]):

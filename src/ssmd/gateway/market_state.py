@@ -7,6 +7,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ssmd.gateway.book_text import BookTexts
+from ssmd.gateway.listings import Listings
 from ssmd.gateway.market import Market
 from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, Gap, Record
 
@@ -38,6 +40,9 @@ class MarketState:
         """False while the stream is being caught up with: what is here was true once, newer things are known."""
         self.records = 0
         self.markets_forgotten = 0
+        self.book_texts = BookTexts()
+        self.listings = Listings()
+        """The venue's own list; not of the market stream, so no reset touches it."""
 
     def apply(self, record: Record, stream_seq: int, connection: str = "") -> None:
         """Take the next record in tape order, of `connection`'s tape; `stream_seq` never falls."""
@@ -106,6 +111,7 @@ class MarketState:
         """Forget everything: the stream is another one now."""
         self._markets.clear()
         self._tickers.clear()
+        self.book_texts.clear()
         self.whole_gaps_open.clear()
         self.whole_gaps_closed.clear()
         self.whole_gaps_forgotten_ns = 0

@@ -166,6 +166,13 @@ class Pong(Control, frozen=True, tag="pong"):
     ts_ns: int
 
 
+class Heartbeat(Control, frozen=True, tag="heartbeat"):
+    """Nothing is waiting for this client: it has everything up to and with `stream_seq`, and may resume from there."""
+
+    stream_seq: int
+    ts_ns: int
+
+
 class Refusal(Control, frozen=True, tag="error"):
     """A command was not done. `code` is stable; `id` null = the command's id could not be read."""
 

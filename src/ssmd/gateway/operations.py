@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -49,10 +50,27 @@ class Operation(NamedTuple):
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+INSTANT_FORM: Final = r"[1-9]\d{17,18}|\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?Z"
 DATE_FORM: Final = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 LIMIT: Final = Parameter("limit", "items a page, at most", PAGE_DEFAULT, 1, PAGE_MAX)
 CURSOR: Final = Parameter("cursor", "from the page before; absent = the first page", length_max=1024)
 TICKER: Final = Parameter("ticker", "the market's name, percent-encoded (a / in it is %2F)", in_path=True)
+
+
+def instant_of(text: str) -> int:
+    """UTC nanoseconds of a text of `INSTANT_FORM`.
+
+    Raises:
+        Rejected: there is no such day.
+    """
+    if text.isdigit():
+        return int(text)
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    try:
+        moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Rejected("parameter-value", f"there is no such day: {text[:40]!r}") from error
+    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
 class Given:

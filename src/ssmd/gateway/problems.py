@@ -41,6 +41,8 @@ STATUS_OF_RULE: Final[dict[str, HTTPStatus]] = {
     "target-too-long": HTTPStatus.REQUEST_URI_TOO_LONG,
     "body-refused": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "day-unknown": HTTPStatus.NOT_FOUND,
+    "no-book": HTTPStatus.NOT_FOUND,
+    "not-archived": HTTPStatus.NOT_FOUND,
     "upgrade-required": HTTPStatus.UPGRADE_REQUIRED,
 }
 """Rule of a `Rejected` -> status, where it says more than the class."""

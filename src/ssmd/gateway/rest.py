@@ -15,13 +15,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ssmd.errors import Rejected
-from ssmd.gateway import views
+from ssmd.errors import Rejected, Unavailable
+from ssmd.gateway import trade_views, views
 from ssmd.gateway.answers import json_answer
 from ssmd.gateway.market import Market
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.messages import GapView, gap_view
-from ssmd.gateway.operations import CURSOR, LIMIT, TICKER, Given, Operation, Parameter, decode_cursor, encode_cursor
+from ssmd.gateway.operations import (
+    CURSOR,
+    INSTANT_FORM,
+    LIMIT,
+    TICKER,
+    Given,
+    Operation,
+    Parameter,
+    decode_cursor,
+    encode_cursor,
+    instant_of,
+)
+from ssmd.gateway.past_books import PastBooks
 from ssmd.services.component import Health
 
 DEPTH_MAX: Final = 10_000
@@ -68,7 +80,9 @@ MARKETS: Final = Operation(
     views.Markets,
     (
         Parameter("q", "part of the ticker, in any case"),
-        Parameter("status", "only markets whose last status is this one"),
+        Parameter("status", "only markets of this status"),
+        Parameter("series", "only markets that are listed in it"),
+        Parameter("category", "only markets that are listed in it"),
         Parameter("prefix", "only tickers that begin so (a series: KXBTC15M-)"),
         LIMIT,
         CURSOR,
@@ -82,7 +96,7 @@ TRADES: Final = Operation(
     "/v1/markets/{ticker}/trades",
     "markets",
     "Its last trades, newest first; the archive has the older ones",
-    views.Trades,
+    trade_views.Trades,
     (TICKER, LIMIT, _NUMBER_CURSOR),
     (404,),
 )
@@ -90,9 +104,13 @@ ORDERBOOK: Final = Operation(
     "getOrderBook",
     "/v1/markets/{ticker}/orderbook",
     "markets",
-    "Its order book now, best levels first",
+    "Its order book, best levels first: now, or as it was at an instant, from the archive",
     views.OrderBook,
-    (TICKER, Parameter("depth", "levels a side, 0 = all", 0, 0, DEPTH_MAX)),
+    (
+        TICKER,
+        Parameter("depth", "levels a side, 0 = all", 0, 0, DEPTH_MAX),
+        Parameter("at", "an instant, RFC 3339 in UTC or nanoseconds since 1970, inclusive; absent = now", form=INSTANT_FORM),
+    ),
     (404,),
 )
 CANDLES: Final = Operation(
@@ -100,8 +118,8 @@ CANDLES: Final = Operation(
     "/v1/markets/{ticker}/candles",
     "markets",
     "Its trades by time, newest first: the last 360 minutes that had any",
-    views.Candles,
-    (TICKER, Parameter("interval", "width", "1m", choices=tuple(views.INTERVALS)), LIMIT, _NUMBER_CURSOR),
+    trade_views.Candles,
+    (TICKER, Parameter("interval", "width", "1m", choices=tuple(trade_views.INTERVALS)), LIMIT, _NUMBER_CURSOR),
     (404,),
 )
 OPERATIONS: Final = (HEALTH, STATUS, FEEDS, MARKETS, MARKET, TRADES, ORDERBOOK, CANDLES)
@@ -110,7 +128,8 @@ OPERATIONS: Final = (HEALTH, STATUS, FEEDS, MARKETS, MARKET, TRADES, ORDERBOOK, 
 class MarketRoutes:
     """The REST handlers over one state."""
 
-    def __init__(self, state: MarketState, health: Callable[[], Health]) -> None:
+    def __init__(self, state: MarketState, health: Callable[[], Health], past: PastBooks | None) -> None:
+        self._past = past
         self._state = state
         self._health = health
         self._views = {"": MARKET, "trades": TRADES, "orderbook": ORDERBOOK, "candles": CANDLES}
@@ -168,14 +187,21 @@ class MarketRoutes:
         given = Given(request, MARKETS)
         limit = given.number("limit")
         part, status, prefix = given.text("q").casefold(), given.text("status"), given.text("prefix")
+        series, category, listings = given.text("series"), given.text("category"), self._state.listings
         cursor = given.text("cursor")
         behind = _ticker_cursor(cursor) if cursor else ""
+
+        def is_listed_so(ticker: str) -> bool:
+            listed = listings.find(ticker)
+            return listed is not None and series in {"", listed.market.series} and category in {"", listed.market.category}
+
         found = (
             market
             for market in self._state.after(behind)
             if part in market.ticker.casefold()
             and market.ticker.startswith(prefix)
-            and (not status or (market.status is not None and market.status.status == status))
+            and (not status or views.status_of(self._state, market) == status)
+            and (not (series or category) or is_listed_so(market.ticker))
         )
         page = list(islice(found, limit + 1))
         following = encode_cursor([page[limit - 1].ticker]) if len(page) > limit else None
@@ -186,6 +212,8 @@ class MarketRoutes:
         """`/{ticker}`, and what is below it."""
         ticker, view = self._segments(request)
         given = Given(request, self._views[view])
+        if view == "orderbook" and (at := given.text("at")):
+            return json_answer(request, await self._book_at(ticker, instant_of(at), given.number("depth")))
         state, market = self._state, self._state.find(ticker)
         if market is None:
             raise Rejected(
@@ -195,16 +223,23 @@ class MarketRoutes:
             )
         return json_answer(request, self._shown(market, view, given))
 
+    async def _book_at(self, ticker: str, at_ns: int, depth: int) -> views.OrderBook:
+        if self._past is None:
+            raise Unavailable("this gateway has no archive to read from", mend="start it with its environment: ssmd up")
+        return views.past_book(self._state.feed, await self._past.book(ticker, at_ns), depth)
+
     def _shown(self, market: Market, view: str, given: Given) -> msgspec.Struct:
         state = self._state
         match view:
             case "trades":
-                return views.trades(state, market, limit=given.number("limit"), before=given.number("cursor"))
+                return trade_views.trades(state, market, limit=given.number("limit"), before=given.number("cursor"))
             case "orderbook":
                 return views.order_book(state, market, given.number("depth"))
             case "candles":
                 interval = given.text("interval")
-                return views.candles(state, market, interval, limit=given.number("limit"), before_ns=given.number("cursor"))
+                return trade_views.candles(
+                    state, market, interval, limit=given.number("limit"), before_ns=given.number("cursor")
+                )
             case _:
                 return views.detail(state, market)
 

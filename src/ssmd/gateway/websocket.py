@@ -154,7 +154,8 @@ class StreamEndpoint:
             self._hub.set_mode(client, command.mode, command.interval_ms / 1000)
             self._hub.tell(client, ModeAck(command.id, command.mode, round(client.interval_s * 1000)))
             return
-        tickers, kinds = tuple(dict.fromkeys(command.tickers)), tuple(dict.fromkeys(command.kinds)) or KINDS
+        listed = self._state.listings.asked_by(command.series, command.categories)
+        tickers, kinds = tuple(dict.fromkeys((*command.tickers, *listed))), tuple(dict.fromkeys(command.kinds)) or KINDS
         if isinstance(command, Subscribe):
             if command.resume_from is not None:
                 if client.mode != "realtime":
