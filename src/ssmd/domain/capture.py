@@ -37,7 +37,7 @@ class RecordFact(msgspec.Struct, frozen=True):
 # Events. All times are UTC nanoseconds; `ts_recv_ns` is the receive time of the tape entry the fact was found at.
 
 
-class CaptureEvent(msgspec.Struct, frozen=True, tag_field="type"):
+class CaptureEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """What every capture event says: its place on the tape and the receive time there."""
 
     session: int
@@ -95,7 +95,9 @@ class GapClosed(CaptureEvent, frozen=True, tag="capture.gap-closed.v1"):
 
 
 class DriftDetected(CaptureEvent, frozen=True, tag="capture.drift-detected.v1"):
-    """A frame did not fit the mapper: `what` is unknown-type, unknown-field, missing-field, wrong-type, unknown-value."""
+    """A frame did not fit the mapper: `what` is unknown-type, unknown-field, missing-field, wrong-type, unknown-value,
+    malformed, duplicate-sequence, null-rate (a field is gone from most frames), off-grid (a price between the ticks).
+    """
 
     what: str
     frame_type: str
@@ -105,6 +107,13 @@ class DriftDetected(CaptureEvent, frozen=True, tag="capture.drift-detected.v1"):
 
 class ClockStepped(CaptureEvent, frozen=True, tag="capture.clock-stepped.v1"):
     step_ns: int
+
+
+class ClockOffset(CaptureEvent, frozen=True, tag="capture.clock-offset.v1"):
+    """Our clock is `offset_ns` ahead of the venue's times (less the way of a frame); it was `before_ns` when last told."""
+
+    offset_ns: int
+    before_ns: int
 
 
 class TailCut(CaptureEvent, frozen=True, tag="capture.tail-cut.v1"):
@@ -176,6 +185,7 @@ EVENTS = (
     GapClosed,
     DriftDetected,
     ClockStepped,
+    ClockOffset,
     TailCut,
     DayMarked,
     Started,

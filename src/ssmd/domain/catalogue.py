@@ -42,6 +42,7 @@ RELEASED: Final = frozenset(
         "archive.reopened.v1",
         "archive.segment-planned.v1",
         "archive.segment-sealed.v1",
+        "capture.clock-offset.v1",
         "capture.clock-stepped.v1",
         "capture.connected.v1",
         "capture.day-marked.v1",

@@ -44,6 +44,8 @@ def _capture(event: capture.CaptureEvent) -> str:
             return f"drift: {event.what} in {event.frame_type}.{event.field}{_because(event.detail)}"
         case capture.ClockStepped(step_ns=step_ns):
             return f"the wall clock stepped by {step_ns} ns"
+        case capture.ClockOffset(offset_ns=offset_ns, before_ns=before_ns):
+            return f"our clock is {offset_ns / 1e9:+.3f} s off the venue's times, it was {before_ns / 1e9:+.3f} s"
         case capture.TailCut(size_bytes=size_bytes):
             return f"{size_bytes} bytes that were no whole block were cut off the tape"
         case capture.DayMarked(date=date):

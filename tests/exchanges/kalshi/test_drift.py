@@ -239,3 +239,14 @@ def test_a_reader_error_is_classified(change: dict[str, Any], what: str, field: 
         msgspec.json.decode(json.dumps({**body, **change}), type=DeltaBody)
     found = classify(raised.value, "orderbook_delta")
     assert (found.what, found.field) == (what, field)
+
+
+def test_a_renamed_field_is_told_with_its_new_name() -> None:
+    body = b'{"market_ticker":"A","price":"0.4","delta_fp":"1.00","side":"yes"}'
+    found = salvage(b'{"type":"orderbook_delta","sid":1,"seq":2,"msg":' + body + b"}", DOLLARS)
+    assert [(one.what, one.field) for one in found.findings] == [
+        ("missing-field", "msg.price_dollars"),
+        ("unknown-field", "msg.price"),
+    ]
+    assert "perhaps it is called msg.price now" in found.findings[0].detail
+    assert found.frame is None

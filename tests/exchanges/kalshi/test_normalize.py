@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ssmd.domain import capture
-from ssmd.exchanges.adapter import Mapped
+from ssmd.exchanges.adapter import NOTHING, Mapped
 from ssmd.exchanges.kalshi import translate
 from ssmd.exchanges.kalshi.frames import DOLLARS, OrderbookDelta
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
@@ -148,8 +148,9 @@ def test_a_snapshot_has_the_best_levels_first_on_the_yes_side() -> None:
 def test_a_delta_is_a_change_of_a_level(frame: dict[str, Any], record: BookDelta) -> None:
     tape = Tape()
     tape.book("A")
-    tape.frame(snapshot("A", 1))
-    assert tape.frame(frame) == ((record,), ())
+    levels = [["0.4000", "9.00"], ["0.5600", "9.00"], ["0.56005", "9.00"]]
+    tape.frame(snapshot("A", 1, no_dollars_fp=levels))
+    assert tape.frame(frame) == ((record,), (), "")
 
 
 def test_the_hot_path_gives_what_the_general_one_gives() -> None:
@@ -241,6 +242,7 @@ def test_a_status_keeps_the_body_verbatim() -> None:
             ),
         ),
         (),
+        "",
     )
     cleared = {"event_ticker": "E", "fee_type_override": None, "fee_multiplier_override": None}
     (record,) = Tape().frame({"type": "event_fee_update", "sid": 3, "seq": 2, "msg": cleared}).records
@@ -346,9 +348,8 @@ def test_acks_and_errors_take_part_in_the_sequence() -> None:
     tape.frame(snapshot("A", 1))
     ok = tape.frame({"type": "ok", "id": 2, "sid": 1, "seq": 2, "msg": {"market_tickers": ["A", "B"]}})
     assert ok.facts == (capture.Subscribed(5, 5, 0, 5_000_000, 1, "orderbook_delta", ("B",)),)
-    assert tape.frame({"type": "error", "id": 3, "sid": 1, "seq": 3, "msg": {"code": 13, "msg": "Unsupported action"}}) == (
-        (),
-        (),
+    assert (
+        tape.frame({"type": "error", "id": 3, "sid": 1, "seq": 3, "msg": {"code": 13, "msg": "Unsupported action"}}) == NOTHING
     )
     assert gaps(tape.frame(delta("A", 4))) == []
     assert gaps(tape.frame({"type": "ok", "id": 4, "sid": 1, "seq": 6, "msg": {"market_tickers": ["A", "B"]}})) == [
@@ -400,7 +401,7 @@ def test_a_repeated_frame_is_told_once_and_not_applied() -> None:
     tape.frame(delta("A", 2))
     again = tape.frame(delta("A", 2))
     assert (again.records, drifts(again)) == ((), [("duplicate-sequence", "orderbook_delta", "seq")])
-    assert tape.frame(delta("A", 1)) == ((), ())
+    assert tape.frame(delta("A", 1)) == NOTHING
     assert [type(record) for record in tape.frame(delta("A", 3)).records] == [BookDelta]
 
 
@@ -536,7 +537,7 @@ def test_facts_of_our_own_entries() -> None:
     assert tape.ctl(DayMark("2026-05-14")).facts == (capture.DayMarked(5, 4, 0, 4_000_000, "2026-05-14"),)
     assert tape.ctl(ClockStepped(-5)).facts == (capture.ClockStepped(5, 5, 0, 5_000_000, -5),)
     assert tape.ctl(TailCut(9)).facts == (capture.TailCut(5, 6, 0, 6_000_000, 9),)
-    assert tape.ctl(Repair("g", "rest", "{}")) == ((), ())
+    assert tape.ctl(Repair("g", "rest", "{}")) == NOTHING
     assert drifts(tape._add(EntryKind.CTL, b"{}")) == [("malformed", "ctl", "")]
 
 

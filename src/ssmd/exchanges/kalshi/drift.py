@@ -77,12 +77,16 @@ def salvage(payload: bytes, wire: Wire) -> Salvaged:
     if struct is None:
         finding = Finding("unknown-type", _clip(frame_type, _NAME_MAX), "", f"not a frame of {wire.name}")
         return Salvaged(None, (finding,), frame_type, *told)
+    findings: tuple[Finding, ...] = ()
     try:
         known, unknown = prune(payload, struct)
         findings = tuple(unknown_field(frame_type, name) for name in unknown)
         return Salvaged(wire.decode(known), findings or (_odd(frame_type),), frame_type, *told)
     except UNREADABLE as error:
-        return Salvaged(None, (classify(error, frame_type),), frame_type, *told)
+        found = classify(error, frame_type)
+        if found.what == "missing-field" and len(findings) == 1:
+            found = found._replace(detail=_clip(f"{found.detail}; perhaps it is called {findings[0].field} now"))
+        return Salvaged(None, (found, *findings), frame_type, *told)
 
 
 def prune(payload: bytes | msgspec.Raw, struct: type[msgspec.Struct]) -> tuple[bytes, tuple[str, ...]]:

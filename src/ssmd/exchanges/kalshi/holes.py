@@ -148,6 +148,10 @@ class Holes:
         else:
             self._gather(out)
 
+    def pending(self) -> set[str]:
+        """Tickers that some open hole waits for (WHOLE_CHANNEL is none)."""
+        return set[str]().union(*(hole.pending for hole in self._open)) - {WHOLE_CHANNEL}
+
     @property
     def is_before_pending(self) -> bool:
         return self._before is not None

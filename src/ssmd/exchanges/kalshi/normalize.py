@@ -6,7 +6,8 @@ A frame that cannot be read is told; if its envelope tells that it was sequenced
 unmapped-frame), because the records lack its change although the tape has it.
 
 Holes, besides that: sequence-jump (frames of a sid are missing; every ticker of the sid is suspect, for the lost
-frame's ticker is unknown), channel-error (the venue ended a subscription), and the one after the session's end.
+frame's ticker is unknown), channel-error (the venue ended a subscription), book-inconsistent (a book that cannot be,
+though no frame is missing), and the one after the session's end.
 A book's hole ends at the next snapshot of the ticker. Trades and lifecycle have no state, so theirs ends where it is
 noticed. When the session ends, what is still open ends too, and goes on as the hole after the session.
 """
@@ -21,7 +22,9 @@ import msgspec
 from ssmd.domain import capture
 from ssmd.errors import Malformed
 from ssmd.exchanges.adapter import NOTHING, Mapped
-from ssmd.exchanges.kalshi import translate
+from ssmd.exchanges.kalshi import causes, translate
+from ssmd.exchanges.kalshi.book_check import Broken
+from ssmd.exchanges.kalshi.checks import Checks
 from ssmd.exchanges.kalshi.drift import Finding, classify, salvage
 from ssmd.exchanges.kalshi.frames import (
     DOLLARS,
@@ -67,7 +70,8 @@ class KalshiMapper:
         session: the session's number, as in its blocks.
     """
 
-    version = 1
+    version = 2
+    """2: a book that cannot be opens a hole (book-inconsistent)."""
 
     def __init__(self, feed: str, session: int) -> None:
         self._feed = feed
@@ -78,6 +82,12 @@ class KalshiMapper:
         self._subs = Subscriptions()
         self._holes = Holes(self._subs.wanted)
         self._findings = Findings()
+        self._checks = Checks()
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """See `Mapper`."""
+        return self._checks.offset.offset_ns
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but functions: a mapper can be pickled, and goes on as if it had not been."""
@@ -120,6 +130,9 @@ class KalshiMapper:
         sub = self._subs.by_sid.get(sid)
         if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.tell_at_ns:
             return None
+        checks = self._checks
+        if ts_ns >= checks.offset.due_ns:
+            return None
         try:
             price = PRICES[msg.price_dollars]
             size = CHANGES[msg.delta_fp]
@@ -139,8 +152,22 @@ class KalshiMapper:
         record = BookDelta(
             self._feed, ticker, ts_event_ns, ts_ns, self._session, n, 0, sid, seq, -4, -2, price, size, side, _CHANGE
         )
+        if ts_ns - ts_event_ns < checks.offset.least_ns:  # noqa: PLR1730 - see above
+            checks.offset.least_ns = ts_ns - ts_event_ns
+        wrong = checks.books.change(ticker, is_bid=side is _BID, price=price, change=size, ts_ns=ts_ns)
+        if wrong is not None or checks.nulls.is_delta_due():
+            return self._looked_at(sub, frame, record, wrong)
         # What `Mapped((record,), ())` does, without the Python-level constructor of a named tuple.
-        return tuple.__new__(Mapped, ((record,), ()))
+        return tuple.__new__(Mapped, ((record,), (), ""))
+
+    def _looked_at(self, sub: Sub, frame: DataFrame, record: BookDelta, wrong: Broken | str | None) -> Mapped:
+        out = Output(self._feed, self._session, record.n, record.ts_recv_ns)
+        out.sid, out.seq = record.sid, record.seq
+        out.records.append(record)
+        self._tell_wrong(out, sub, record.ticker, wrong)
+        for finding in self._checks.nulls.look(frame):
+            self._findings.tell(out, finding)
+        return out.mapped()
 
     # Frames
 
@@ -152,6 +179,8 @@ class KalshiMapper:
         if salvaged.frame is not None:
             self._take(out, salvaged.frame)
             return
+        first = salvaged.findings[0]
+        out.unmapped = f"{first.what} {first.frame_type} {first.field}: {first.detail}"
         if not salvaged.sid or not salvaged.seq:
             # If it was sequenced data, the next frame of its subscription shows the jump.
             return
@@ -162,10 +191,12 @@ class KalshiMapper:
             self._subs.learn(sub, salvaged.ticker)
         good_ns = sub.last_good_ns
         if self._is_in_sequence(out, sub, salvaged.frame_type) and channel:
-            self._unmapped(out, sub, salvaged.ticker, good_ns)
+            tickers = (salvaged.ticker,) if salvaged.ticker else sub.scope
+            self._open(out, causes.unmapped_frame(out, sub, good_ns), tickers)
 
     def _take(self, out: Output, frame: Frame) -> None:
         self._holes.tell_due(out)
+        self._checks.offset.judge(out)
         if isinstance(frame, Subscribed):
             self._subscribed(out, frame)
             return
@@ -192,8 +223,10 @@ class KalshiMapper:
             self._record(out, frame, sub, notes)
         except UNREADABLE as error:
             notes.append(classify(error, frame_type, "msg"))
-            self._unmapped(out, sub, ticker, good_ns)
-        for finding in notes:
+            out.unmapped = f"{notes[-1].what} {frame_type} {notes[-1].field}: {notes[-1].detail}"
+            if out.seq:
+                self._open(out, causes.unmapped_frame(out, sub, good_ns), (ticker,) if ticker else sub.scope)
+        for finding in (*notes, *self._checks.nulls.look(frame)):
             self._findings.tell(out, finding)
 
     def _record(self, out: Output, frame: DataFrame, sub: Sub, notes: list[Finding]) -> None:
@@ -216,6 +249,13 @@ class KalshiMapper:
         if record.index != len(out.records):
             record = msgspec.structs.replace(record, index=len(out.records))
         out.records.append(record)
+        self._tell_wrong(out, sub, record.ticker, self._checks.record(out, record))
+
+    def _tell_wrong(self, out: Output, sub: Sub, ticker: str, wrong: Broken | str | None) -> None:
+        if isinstance(wrong, Broken):
+            self._open(out, causes.book_inconsistent(out, sub, wrong), (ticker,))
+        elif wrong:
+            self._findings.tell(out, Finding("off-grid", "orderbook_delta", ticker, wrong))
 
     def _subscribed(self, out: Output, frame: Subscribed) -> None:
         sub = self._subs.acknowledged(frame)
@@ -235,10 +275,14 @@ class KalshiMapper:
         if not self._is_in_sequence(out, sub, type_of(frame)):
             return
         if isinstance(frame, Unsubscribed):
+            if sub.channel == BOOK:
+                self._checks.books.forget(sub.tickers)
             self._subs.end(frame.sid, is_wanted=False)
             self._sequences.end(frame.sid)
             return
-        added = self._subs.changed(frame)
+        added, dropped = self._subs.changed(frame)
+        if sub.channel == BOOK:
+            self._checks.books.forget(dropped)
         if added:
             out.facts.append(capture.Subscribed(*out.place, sub.sid, sub.channel, added))
             self._has_returned(out, sub, added)
@@ -253,9 +297,8 @@ class KalshiMapper:
         sub = self._subs.of(frame.sid, "")
         if not self._is_in_sequence(out, sub, "error") or not is_terminal:
             return
-        evidence = f"the venue ended sid {sub.sid} ({sub.channel}): error {frame.msg.code} {frame.msg.msg}"[:200]
-        hole = self._hole(out, sub, "channel-error", f"{sub.sid}-ended", evidence, out.ts_ns)
-        self._holes.open(out, hole, sub.scope)
+        hole = causes.channel_error(out, sub, frame)
+        self._open(out, hole, sub.scope, is_over=True)
         self._subs.end(frame.sid, is_wanted=True)
         self._sequences.end(frame.sid)
 
@@ -283,35 +326,16 @@ class KalshiMapper:
                 self._findings.tell(out, Finding("duplicate-sequence", frame_type, "seq", detail))
                 return False
             if missing:
-                self._jump(out, sub, missing)
+                self._open(out, causes.sequence_jump(out, sub, missing), sub.scope)
         sub.last_good_ns = out.ts_ns
         return True
 
-    def _jump(self, out: Output, sub: Sub, missing: int) -> None:
-        expected = out.seq - missing
-        evidence = f"sid {sub.sid}: seq {out.seq} came where {expected} was due; {missing} missing"
-        hole = self._hole(out, sub, "sequence-jump", str(sub.sid), evidence, sub.last_good_ns)
-        hole.seq_expected, hole.seq_found = expected, out.seq
-        self._open(out, hole, sub.scope)
-
-    def _unmapped(self, out: Output, sub: Sub, ticker: str, good_ns: int) -> None:
-        if not out.seq:
-            return
-        evidence = f"entry {out.n} (sid {sub.sid}, seq {out.seq}) is on the tape and was not understood"
-        hole = self._hole(out, sub, "unmapped-frame", f"{sub.sid}-unmapped", evidence, good_ns)
-        hole.seq_expected = hole.seq_found = out.seq
-        self._open(out, hole, (ticker,) if ticker else sub.scope)
-
-    def _open(self, out: Output, hole: Hole, tickers: tuple[str, ...]) -> None:
-        if hole.channel in (BOOK, ""):
+    def _open(self, out: Output, hole: Hole, tickers: tuple[str, ...], *, is_over: bool = False) -> None:
+        if hole.channel in (BOOK, "") or is_over:
+            self._checks.books.forget(tickers)
             self._holes.open(out, hole, tickers)
         else:
             self._holes.pass_over(out, hole, tickers)
-
-    def _hole(self, out: Output, sub: Sub, cause: str, suffix: str, evidence: str, good_ns: int) -> Hole:
-        # Nothing good was seen of a sid whose beginning was not: its hole has no earlier start that could be proven.
-        gap_id = f"{self._session}-{out.n}-{suffix}"
-        return Hole(gap_id, cause, good_ns or out.ts_ns, evidence, channel=sub.channel, sid=sub.sid)
 
     # Our own entries
 
@@ -363,9 +387,11 @@ class KalshiMapper:
 
     def _disconnected(self, out: Output, fact: Disconnected) -> None:
         subs = self._subs
+        # Tickers between an unsubscribe and the subscribe after it are wanted, too.
+        wanted = subs.wanted | self._holes.pending()
         self._holes.hand_over(out, subs.wanted, subs.whole_channels)
         out.facts.append(capture.Disconnected(*out.place, fact.cause, fact.code, fact.reason, fact.last_recv_ns, fact.evidence))
-        if subs.wanted or subs.whole_channels:
+        if wanted or subs.whole_channels:
             gap_id = f"{self._session}-{out.n}"
             hole = Hole(gap_id, fact.cause, fact.last_recv_ns or self._session, fact.evidence or fact.reason)
-            self._holes.open(out, hole, subs.wanted, channels=subs.whole_channels)
+            self._holes.open(out, hole, wanted, channels=subs.whole_channels)

@@ -19,9 +19,10 @@ class Output:
 
     Attributes:
         sid, seq: of the frame in the entry, 0 = none.
+        unmapped: as in `Mapped`.
     """
 
-    __slots__ = ("facts", "feed", "n", "records", "seq", "session", "sid", "ts_ns")
+    __slots__ = ("facts", "feed", "n", "records", "seq", "session", "sid", "ts_ns", "unmapped")
 
     def __init__(self, feed: str, session: int, n: int, ts_ns: int) -> None:
         self.feed = feed
@@ -30,6 +31,7 @@ class Output:
         self.ts_ns = ts_ns
         self.sid = 0
         self.seq = 0
+        self.unmapped = ""
         self.records: list[Record] = []
         self.facts: list[CaptureEvent] = []
 
@@ -39,7 +41,7 @@ class Output:
         return self.session, self.n, len(self.facts), self.ts_ns
 
     def mapped(self) -> Mapped:
-        return Mapped(tuple(self.records), tuple(self.facts))
+        return Mapped(tuple(self.records), tuple(self.facts), self.unmapped)
 
 
 class Findings:

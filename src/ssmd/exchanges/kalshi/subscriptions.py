@@ -6,7 +6,8 @@ sent (its ids may even collide with ours), so an ack is matched by id and channe
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -79,6 +80,13 @@ class Sub:
         return tuple(sorted(self.tickers)) if self.tickers and not self.is_whole else (WHOLE_CHANNEL,)
 
 
+class Changed(NamedTuple):
+    """What an ack changed in its subscription, sorted."""
+
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
 class Subscriptions:
     """All subscriptions of one connection, by sid.
 
@@ -141,25 +149,32 @@ class Subscriptions:
         self.by_sid[sid] = sub
         return sub
 
-    def changed(self, frame: Ok) -> tuple[str, ...]:
-        """Take an `ok` with a sid; the tickers it adds to the subscription, sorted."""
+    def changed(self, frame: Ok) -> Changed:
+        """Take an `ok` with a sid.
+
+        One of 20,000 markets may come or go, so nothing here looks at all of them where the ack does not list them.
+        """
         sub = self.of(frame.sid, "")
         listed = frame.msg.market_tickers if isinstance(frame.msg, OkBody) else None
         command = self._commands.get(frame.id)
         if sub.is_whole:
-            return ()
-        before = frozenset(sub.tickers)
+            return Changed((), ())
         if listed is not None:
-            sub.tickers = set(listed)
+            now = set(listed)
+            added, dropped = now - sub.tickers, sub.tickers - now
         elif command is not None and command.params.action == "delete_markets":
-            sub.tickers.difference_update(command.params.tickers)
+            added, dropped = set(), sub.tickers.intersection(command.params.tickers)
         elif command is not None:
-            sub.tickers.update(command.params.tickers)
-        self._forget(before - sub.tickers)
-        self.wanted.update(sub.tickers)
+            added, dropped = set(command.params.tickers) - sub.tickers, set()
+        else:
+            return Changed((), ())
+        sub.tickers.difference_update(dropped)
+        sub.tickers.update(added)
+        self._forget(dropped)
+        self.wanted.update(added)
         if sub.channel == BOOK:
-            self.book_tickers.update(sub.tickers)
-        return tuple(sorted(sub.tickers - before))
+            self.book_tickers.update(added)
+        return Changed(tuple(sorted(added)), tuple(sorted(dropped)))
 
     def of(self, sid: int, channel: str) -> Sub:
         """The subscription `sid`, which carries data of `channel` ("" = unknown)."""
@@ -191,17 +206,17 @@ class Subscriptions:
         sub = self.by_sid.pop(sid, None)
         if sub is None or is_wanted:
             return
-        self._forget(frozenset(sub.tickers))
+        self._forget(sub.tickers)
         if sub.is_whole:
             self.whole_channels.discard(sub.channel)
 
-    def _forget(self, tickers: frozenset[str]) -> None:
-        if not tickers:
-            return
-        kept = set[str]().union(*(sub.tickers for sub in self.by_sid.values()))
-        books = set[str]().union(*(sub.tickers for sub in self.by_sid.values() if sub.channel == BOOK))
-        self.wanted.difference_update(tickers - kept)
-        self.book_tickers.difference_update(tickers - books)
+    def _forget(self, tickers: Iterable[str]) -> None:
+        for ticker in tickers:
+            channels = [sub.channel for sub in self.by_sid.values() if ticker in sub.tickers]
+            if not channels:
+                self.wanted.discard(ticker)
+            if BOOK not in channels:
+                self.book_tickers.discard(ticker)
 
 
 def _is_whole(channel: str, tickers: tuple[str, ...]) -> bool:

@@ -84,7 +84,7 @@ class BlockMapper:
         counts: dict[str, int] = {}
         map_entry, encode = mapper.map, self._encode
         for entry in block.entries:
-            records, found = map_entry(entry)
+            records, found, _ = map_entry(entry)
             if found:
                 facts += found
             if not is_wanted:
@@ -271,10 +271,11 @@ class TapeFollower:
             cursor.close()
 
     async def _check(self) -> None:
+        await self._publisher.finish_check()
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._check_at_s:
-            await self._publisher.check()
-            self._check_at_s = asyncio.get_running_loop().time() + CHECK_S
+            self._publisher.begin_check(self._written.set)
+            self._check_at_s = now_s + CHECK_S
 
 
 def _again(unit: Unit, repeat: str) -> Unit:

@@ -1,0 +1,39 @@
+"""What is judged of a session's records besides their form: books that cannot be, fields that vanish, clocks apart."""
+
+from __future__ import annotations
+
+from ssmd.exchanges.kalshi.book_check import BookChecks, Broken
+from ssmd.exchanges.kalshi.clock_offset import ClockOffset
+from ssmd.exchanges.kalshi.null_rates import NullRates
+from ssmd.exchanges.kalshi.output import Output
+from ssmd.schemas.records import BookDelta, BookSnapshot, MarketStatus, Record, Side
+
+
+class Checks:
+    """Of one session; the mapper's hot path calls the parts directly."""
+
+    def __init__(self) -> None:
+        self.books = BookChecks()
+        self.nulls = NullRates()
+        self.offset = ClockOffset()
+
+    def record(self, out: Output, record: Record) -> Broken | str | None:
+        """Take a record in order; what is wrong with its book, as `BookChecks.change` tells it."""
+        if not isinstance(record, MarketStatus):
+            # A status tells whole seconds, and often of the future.
+            self.offset.see(out.ts_ns, record.ts_event_ns)
+        match record:
+            case BookDelta(price_exponent=-4, size_exponent=-2):
+                is_bid = record.side is Side.BID
+                return self.books.change(record.ticker, is_bid=is_bid, price=record.price, change=record.size, ts_ns=out.ts_ns)
+            case BookDelta():
+                self.books.forget((record.ticker,))
+            case BookSnapshot():
+                return self.books.replace(record) or None
+            case MarketStatus(change="settled"):
+                self.books.end(record.ticker)
+            case MarketStatus():
+                self.books.learn_grid(record.ticker, record.detail)
+            case _:
+                pass
+        return None
