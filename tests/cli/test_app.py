@@ -129,6 +129,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "schema set-status",
             "schema show",
             "simulate kalshi",
+            "status",
             "streams apply",
             "streams diff",
             "streams status",

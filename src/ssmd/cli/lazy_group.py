@@ -21,6 +21,7 @@ class LazyCommand(NamedTuple):
 COMMANDS: Final = (
     LazyCommand("demo", "ssmd.cli.demo", "Run the whole main job against the simulator, and show what it holds."),
     LazyCommand("up", "ssmd.cli.up", "Run an environment on this machine until stopped."),
+    LazyCommand("status", "ssmd.cli.status", "Show a whole environment on one screen."),
     LazyCommand("init", "ssmd.cli.init", "Make a workspace."),
     LazyCommand("env", "ssmd.cli.env", "Create, change, choose, show, apply and tear down environments."),
     LazyCommand("feed", "ssmd.cli.feed", "Create, change and show feeds."),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import nats.errors
 from nats import micro
+from nats.aio.msg import Msg
 from nats.micro.request import Request
 
 from ssmd.errors import SsmdError, Unavailable
@@ -23,6 +25,17 @@ from ssmd.streams.connection import Connection
 
 Verb = Callable[[], Awaitable[Mapping[str, Any]]]
 TIMEOUT_S: Final = 5.0
+SERVICES_MAX: Final = 1_000
+"""Answers to a roll call beyond that are not read."""
+_NAME_PREFIX: Final = "ssmd-"
+
+
+class RunningService(NamedTuple):
+    """Who answered a roll call. `version`: of ssmd, as that process runs it."""
+
+    component: str
+    instance: str
+    version: str
 
 
 class ControlServer:
@@ -66,7 +79,10 @@ class ControlServer:
         connection = await Connection.open(self._url, name=f"ssmd {env} {component} control", timeout_s=TIMEOUT_S)
         try:
             service = await micro.add_service(
-                connection.client, name=f"ssmd-{component}", version=self._version, metadata={"env": env, "instance": instance}
+                connection.client,
+                name=f"{_NAME_PREFIX}{component}",
+                version=self._version,
+                metadata={"env": env, "instance": instance},
             )
             for verb, handler in self._verbs.items():
                 subject = subjects.service(env, component, instance, verb)
@@ -117,5 +133,53 @@ class ControlClient:
         answer: dict[str, Any] = msgspec.json.decode(msg.data)
         return answer
 
+    async def roll_call(self, wait_s: float, expected: int = SERVICES_MAX) -> list[RunningService]:
+        """The environment's components that answer within `wait_s`, by name; sooner when `expected` of them have.
+
+        Raises:
+            Unavailable: the connection is lost.
+        """
+        found: set[RunningService] = set()
+        are_there = asyncio.Event()
+
+        async def take(msg: Msg) -> None:
+            service = _service_of(msg.data, self._env)
+            if service is not None and len(found) < SERVICES_MAX:
+                found.add(service)
+            if len(found) >= expected:
+                are_there.set()
+
+        inbox = self._connection.new_inbox()
+        answers = await self._connection.subscribe(inbox, take)
+        try:
+            await self._connection.publish("$SRV.INFO", b"", reply=inbox)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await are_there.wait()
+        finally:
+            with suppress(nats.errors.Error):
+                await answers.unsubscribe()
+        return sorted(found)
+
     async def close(self) -> None:
         await self._connection.close()
+
+
+class _Info(msgspec.Struct):
+    """What of a service's INFO is looked at (NATS ADR-32)."""
+
+    name: str
+    version: str = ""
+    metadata: dict[str, str] | None = None
+
+
+def _service_of(data: bytes, env: str) -> RunningService | None:
+    """None: another environment's, or no component of ssmd."""
+    try:
+        info = msgspec.json.decode(data, type=_Info)
+    except msgspec.DecodeError:
+        return None
+    metadata = info.metadata or {}
+    if not info.name.startswith(_NAME_PREFIX) or metadata.get("env") != env:
+        return None
+    return RunningService(info.name.removeprefix(_NAME_PREFIX), metadata.get("instance", ""), info.version)
