@@ -1,11 +1,10 @@
-"""Who may ask what: every route and command x every kind of key."""
+"""Keys: what becomes of connections, limits, other sites, TLS, the log. The matrix is in test_authorization.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import io
-import itertools
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -26,22 +25,15 @@ from ssmd.clock import DayCalendar, SystemClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.client import DECIDER, ClientCommand, CreateClient, DisconnectClient, RevokeClient, SetMode
 from ssmd.errors import Rejected
-from ssmd.gateway import documents
 from ssmd.gateway.api_keys import NewKey, client_id_of, fingerprint_of, grant_of, make_key
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.gate import GateLimits
-from ssmd.gateway.pages import PUBLIC_PATHS
 from ssmd.gateway.past_books import PastBooks
 from ssmd.gateway.server import TlsFiles
 from ssmd.projections.views import fold_views
 from ssmd.streams.journal_memory import MemoryJournal
 
 ALL = ("stream", "markets", "records")
-PATHS = [operation.path.replace("{ticker}", "A").replace("{date}", "2026-05-14") for operation in documents.OPERATIONS]
-SCOPE_OF = {
-    path: "markets" if path.startswith("/v1/markets") else "stream" if path == "/v1/stream" else "records"
-    for path in [*PATHS, "/v1/stream", "/v1/no-such-path", "/metrics"]
-}
 
 
 class Desk:
@@ -87,53 +79,6 @@ async def handshake(running: Running, key: str) -> int:
             return 101
     except websockets.InvalidStatus as refused:
         return refused.response.status_code
-
-
-async def test_every_route_and_command_with_every_kind_of_key(gateway: Gateway) -> None:
-    desk = Desk()
-    good = await desk.make()
-    expired, revoked = await desk.make(expires_ns=1), await desk.make()
-    await desk.tell(revoked, RevokeClient("lost"))
-    foreign, own = await desk.make(feeds=("kraken",)), await desk.make(feeds=("kraken", "kalshi"))
-    of_scope = {scope: await desk.make(scope) for scope in ALL}
-    wrong_secret = good.text[:-1] + ("A" if good.text[-1] != "A" else "B")
-    unknown = make_key(os.urandom).text
-    bad = {
-        "": (401, "key-missing"),
-        "nonsense": (401, "key-invalid"),
-        wrong_secret: (401, "key-invalid"),
-        unknown: (401, "key-invalid"),
-        expired.text: (401, "key-expired"),
-        expired.text[:-1] + "-": (401, "key-invalid"),
-        revoked.text: (401, "key-revoked"),
-        foreign.text: (403, "feed-forbidden"),
-    }
-    async with gateway(**desk.around()) as running, httpx.AsyncClient(base_url=running.url) as http:
-        await running.settled(running.put(running.tape.snapshot("A"), running.tape.trade("A")))
-        await ready(running)
-        for path, (key, (status, rule)) in itertools.product(SCOPE_OF, bad.items()):
-            answer = await http.get(path, headers=bearer(key))
-            problem = answer.json()
-            assert (path, answer.status_code, problem["type"]) == (path, status, f"urn:ssmd:problem:{rule}")
-            assert set(problem) <= {"type", "title", "status", "detail", "mend", "instance"}
-            assert ("www-authenticate" in answer.headers) == (status == 401)
-            assert not key or key not in answer.text
-            assert good.fingerprint not in answer.text
-        for path, (scope, narrow) in itertools.product(SCOPE_OF, of_scope.items()):
-            answer = await http.get(path, headers=bearer(narrow.text))
-            expected = {"/v1/stream": 426, "/v1/no-such-path": 404}.get(path, 200) if scope == SCOPE_OF[path] else 403
-            assert (path, scope, answer.status_code) == (path, scope, expected)
-            assert expected != 403 or answer.json()["type"] == "urn:ssmd:problem:scope-missing"
-        for right in (good, own):
-            assert (await http.get("/v1/markets/A", headers=bearer(right.text))).status_code == 200
-        # A key in the URL is no key.
-        assert (await http.get(f"/v1/markets?api_key={good.text}")).status_code == 401
-        for path in PUBLIC_PATHS:
-            assert (await http.get(path)).status_code == 200
-        # Commands need a connection, and there is none without a right key.
-        expected_of = {key: status for key, (status, _) in bad.items()} | {good.text: 101, own.text: 101}
-        expected_of |= {one.text: 101 if scope == "stream" else 403 for scope, one in of_scope.items()}
-        assert {key: await handshake(running, key) for key in expected_of} == expected_of
 
 
 async def test_a_browser_shows_its_key_as_a_subprotocol(gateway: Gateway) -> None:

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from ssmd.clock import Clock, date_of
@@ -114,20 +114,25 @@ class AppParts(NamedTuple):
 NOTHING_AROUND: Final = Surroundings()
 
 
-def create_app(parts: AppParts) -> ASGIApp:
-    """The application over a state that somebody else keeps up to date."""
+def routes_of(parts: AppParts) -> list[BaseRoute]:
+    """All routes; what of it needs a key is the gate's business."""
 
     async def metrics(_: Request) -> Response:
         return Response(parts.metrics.exposition(parts.health().stats), media_type=METRICS_TYPE)
 
+    return [
+        WebSocketRoute("/v1/stream", StreamEndpoint(parts.state, parts.hub, parts.resume, parts.clock, parts.limits)),
+        *MarketRoutes(parts.state, parts.health, parts.past).routes(),
+        *RecordRoutes(parts.state.feed, parts.views, lambda: date_of(parts.clock.now_ns())).routes(),
+        Route("/metrics", metrics, methods=["GET"]),
+        *page_routes(),
+    ]
+
+
+def create_app(parts: AppParts) -> ASGIApp:
+    """The application over a state that somebody else keeps up to date."""
     app = Starlette(
-        routes=[
-            WebSocketRoute("/v1/stream", StreamEndpoint(parts.state, parts.hub, parts.resume, parts.clock, parts.limits)),
-            *MarketRoutes(parts.state, parts.health, parts.past).routes(),
-            *RecordRoutes(parts.state.feed, parts.views, lambda: date_of(parts.clock.now_ns())).routes(),
-            Route("/metrics", metrics, methods=["GET"]),
-            *page_routes(),
-        ],
+        routes=routes_of(parts),
         exception_handlers={SsmdError: on_ssmd_error, HTTPException: on_http_exception},
     )
     return Gate(

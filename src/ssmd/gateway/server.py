@@ -193,6 +193,9 @@ async def listen(host: str, port: int, env: str) -> socket.socket:
         message = f"the gateway cannot listen on {host}:{port}: {error.strerror or error}"
         raise Misconfigured(message, mend=f"correct {where}") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    # Accepted sockets inherit it. asyncio sets it only on sockets that were made with a protocol number, which this one
+    # was not: an answer's body would wait 40 ms for the peer's delayed acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
