@@ -15,7 +15,7 @@ from ssmd.services.embedded_servers import start_nats
 from ssmd.streams import topology
 from ssmd.streams.connection import Connection
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
-from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, Transport
+from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamState, Transport
 from ssmd.streams.transport_memory import MemoryTransport
 from ssmd.streams.transport_nats import NatsTransport
 
@@ -44,6 +44,15 @@ def unit(session: int, block: int, *, parts: int = 2, size: int = 10) -> Unit:
     )
     raw = Outgoing(f"{ENV}.raw.{FEED}.{CONNECTION}", data, raw_message_id(CONNECTION, session, first_n))
     return Unit(EntryPlace(session, last_n), raw, market)
+
+
+async def checked(publisher: OrderedPublisher) -> None:
+    """Ask the streams, and act on the answer."""
+    answered = asyncio.Event()
+    publisher.begin_check(answered.set)
+    publisher.begin_check(answered.set)  # one question at a time
+    await asyncio.wait_for(answered.wait(), 10)
+    await publisher.finish_check()
 
 
 def expected_ids(units: Sequence[Unit]) -> list[str]:
@@ -279,12 +288,12 @@ async def test_streams_that_come_back_with_less_are_told_with_what_they_hold(raw
         await publisher.publish(one)
     await publisher.settle()
     assert publisher.acked == EntryPlace(7, 16)
-    await publisher.check()
+    await checked(publisher)
     server.memory.reset("raw", keep=raw)
     server.memory.reset("market", keep=market)
     server.break_links()
     with pytest.raises(StreamsRegressed, match="entry 16 of session 7 was acknowledged") as regressed:
-        await publisher.check()
+        await checked(publisher)
     reached = regressed.value.reached
     marks = market // 3  # two messages and their mark a block
     assert reached == Reached(EntryPlace(7, 2 * raw) if raw else NOWHERE, EntryPlace(7, 2 * marks) if marks else NOWHERE)
@@ -299,16 +308,51 @@ async def test_streams_that_come_back_with_less_are_told_with_what_they_hold(raw
     await publisher.close()
 
 
+async def test_publishing_goes_on_while_the_streams_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Rewindable()
+    publisher = publisher_on(server)
+    await publisher.begin()
+    await publisher.publish(unit(7, 0))
+    await publisher.settle()
+    asked, answer = asyncio.Event(), asyncio.Event()
+    state = server.memory.state
+
+    async def slow(stream: StreamName) -> StreamState:
+        asked.set()
+        await answer.wait()
+        return await state(stream)
+
+    monkeypatch.setattr(server.memory, "state", slow)
+    answered = asyncio.Event()
+    publisher.begin_check(answered.set)
+    await asked.wait()
+    await publisher.finish_check()  # there is no answer to act on
+    for block in range(1, 4):
+        await publisher.publish(unit(7, block))
+    await publisher.settle()
+    assert publisher.acked == EntryPlace(7, 8)
+    answer.set()
+    await answered.wait()
+    await publisher.finish_check()
+    assert (publisher.acked, publisher.recoveries) == (EntryPlace(7, 8), 1)
+    # A question that is still open does not outlive its publisher.
+    answer.clear()
+    publisher.begin_check(lambda: None)
+    await asyncio.sleep(0)
+    await publisher.close()
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_streams_emptied_by_age_alone_have_lost_nothing() -> None:
     server = Rewindable()
     publisher = publisher_on(server)
     await publisher.begin()
     await publisher.publish(unit(7, 0))
     await publisher.settle()
-    await publisher.check()
+    await checked(publisher)
     server.memory.truncate("raw", 2)
     server.memory.truncate("market", 4)
-    await publisher.check()
+    await checked(publisher)
     assert (publisher.acked, publisher.recoveries) == (EntryPlace(7, 2), 1)
     await publisher.close()
 

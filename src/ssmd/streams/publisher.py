@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ssmd import crash_points
@@ -131,6 +131,7 @@ class OrderedPublisher:
         self._reached = Reached(NOWHERE, NOWHERE)
         self._states: dict[StreamName, StreamState] = {}
         self._remade: set[StreamName] = set()
+        self._question: asyncio.Task[bool] | None = None
         # While streams are filled again behind their end: where that began, and what they held before.
         self._refill: tuple[EntryPlace, Reached] | None = None
 
@@ -178,22 +179,43 @@ class OrderedPublisher:
             return None
         return self.acked if found is None and before.last_seq <= now.last_seq else found
 
-    async def check(self) -> None:
-        """Find out whether the streams still hold what they acknowledged; mends a connection that was lost meanwhile.
+    def begin_check(self, answered: Callable[[], None]) -> None:
+        """Ask the streams whether they still hold what they have acknowledged by now, beside the publishing.
+
+        One question at a time. `answered` is called once there is an answer, for `finish_check`.
+        """
+        if self._question is None:
+            self._question = asyncio.create_task(self._is_whole(self.acked), name="do the streams hold what they acknowledged")
+            self._question.add_done_callback(lambda _: answered())
+
+    async def finish_check(self) -> None:
+        """Act on the answer, if there is one; mends a connection that was lost meanwhile.
 
         Raises:
-            StreamsRegressed: they do not.
+            StreamsRegressed: the streams hold less than they had acknowledged.
         """
+        if self._question is None or not self._question.done():
+            return
+        question, self._question = self._question, None
         try:
             await self._connected().publish(())
             await self._take_acks()
-            acked = self.acked
-            is_whole = self._refill is not None or (await self.reached()).both >= acked
+            is_whole = question.result()
         except Unavailable as error:
             await self._recover(error)
         else:
             if not is_whole:
                 await self._recover(Unavailable("the streams hold less than they had acknowledged"))
+
+    async def _is_whole(self, acked: EntryPlace) -> bool:
+        return self._refill is not None or (await self.reached()).both >= acked
+
+    async def _drop_question(self) -> None:
+        """What is asked now is of no more interest: whoever asks anew must not be mixed up with it."""
+        if self._question is not None:
+            question, self._question = self._question, None
+            question.cancel()
+            await asyncio.gather(question, return_exceptions=True)
 
     async def rewind(self, place: EntryPlace) -> Reached:
         """Publish again everything behind `place`, although the streams have it: its ids must be new ones.
@@ -201,6 +223,7 @@ class OrderedPublisher:
         Returns:
             what is to be taken for reached. Raises as `reached`.
         """
+        await self._drop_question()
         self._refill = place, await self.reached()
         self._forget_sent()
         self.acked = place
@@ -302,6 +325,7 @@ class OrderedPublisher:
     async def _recover(self, trouble: Unavailable) -> None:
         """Open a new connection and send again what the server lacks; tries until it works or is cancelled."""
         attempt = 0
+        await self._drop_question()
         while True:
             self.away = trouble.message
             await self._disconnect()
@@ -357,4 +381,5 @@ class OrderedPublisher:
 
     async def close(self) -> None:
         """Let go of the connection; what is not acknowledged is on the tape and will be sent at the next start."""
+        await self._drop_question()
         await self._disconnect()

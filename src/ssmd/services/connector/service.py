@@ -106,6 +106,7 @@ class ConnectorService:
         except BaseExceptionGroup as group:
             raise first_failure(group) from None
         finally:
+            await self._publisher.close()
             self._tape.close()
 
     async def _run(self, tape: TapeWriter) -> None:
@@ -151,7 +152,6 @@ class ConnectorService:
                 self._log.warning("left-on-tape", acked_session=self._publisher.acked.session, acked_n=self._publisher.acked.n)
             for task in (following, journaling, syncing, ticking, watching):
                 task.cancel()
-        await self._publisher.close()
         if self._fenced:
             raise Rejected("capture-fenced", self._fenced, mend="stop one of the two connectors of this connection")
 
