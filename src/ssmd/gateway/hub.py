@@ -200,11 +200,11 @@ class Hub:
         ]
 
     def beat(self, message: Control) -> None:
-        """Tell everybody for whom nothing is waiting."""
+        """Tell all who subscribed to something and for whom nothing is waiting: others may be about to resume."""
         self.settle()
         frame = text_frame(f"[{encode(message)}]")
         for client in self._clients:
-            if client.is_clear and client.resuming is None:
+            if client.masks and client.is_clear and client.resuming is None:
                 client.write(frame)
 
     def tell(self, client: Client, message: Control) -> None:
