@@ -40,7 +40,7 @@ class AggregateId(NamedTuple):
         return f"{self.aggregate}/{self.key}"
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """One event as it is stored. Its JSON bytes, in this key order, are the storage format.
 
     Attributes:

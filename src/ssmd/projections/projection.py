@@ -51,8 +51,9 @@ class Rows(Protocol):
         ...
 
 
-Fold = Callable[[Rows, RecordedEvent, Any], None]
-"""`fold(rows, recorded, event)`: `event` is the decoded data of `recorded`. Pure but for `rows`."""
+Fold = Callable[[Rows, RecordedEvent, Any], object]
+"""`fold(rows, recorded, event)`: `event` is the decoded data of `recorded`. Pure but for `rows`; nobody looks at what it
+returns."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, cast
 
+import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -76,12 +77,11 @@ class RedisRowStore:
         return stamp
 
     async def commit(self, stamp: Stamp, changes: Changes) -> Stamp:
+        pack, values = msgspec.msgpack.encode, changes.puts.values()
+        added = [member for key in changes.added for member in (0, key)]
         arguments: list[str | bytes | int] = [*_at(stamp), changes.position, changes.digest, changes.skipped]
-        arguments += (len(changes.puts), len(changes.added), len(changes.removed))
-        for put in changes.puts.items():
-            arguments += put
-        arguments += changes.added
-        arguments += changes.removed
+        arguments += (pack(list(changes.puts)), pack(list(map(len, values))), b"".join(values))
+        arguments += (pack(added), pack(list(changes.removed)))
         rows = await self._run(scripts.COMMIT, stamp.projection, arguments)
         return stamp._replace(position=changes.position, digest=changes.digest, skipped=changes.skipped, rows=int(rows))
 

@@ -75,30 +75,31 @@ if redis.call('HGET', roles, 'current') ~= generation and redis.call('HGET', rol
 end
 if not is_at(stamp(generation), ARGV[2], ARGV[3]) then return conflict('generation ' .. generation .. ' moved') end
 local at = P .. ':' .. generation
-local puts, added, removed = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local from, last = 10, 9 + 2 * puts
-for i = from, last, CHUNK do redis.call('HSET', at .. ':rows', unpack(ARGV, i, math.min(i + CHUNK - 1, last))) end
-from, last = last + 1, last + added
-for i = from, last, CHUNK do
-  local members = {}
-  for j = i, math.min(i + CHUNK - 1, last) do
-    members[#members + 1] = '0'
-    members[#members + 1] = ARGV[j]
+local keys, sizes, values = cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8]), ARGV[9]
+local added, removed = cmsgpack.unpack(ARGV[10]), cmsgpack.unpack(ARGV[11])
+local from = 1
+for i = 1, #keys, CHUNK do
+  local puts = {}
+  for j = i, math.min(i + CHUNK - 1, #keys) do
+    puts[#puts + 1] = keys[j]
+    puts[#puts + 1] = string.sub(values, from, from + sizes[j] - 1)
+    from = from + sizes[j]
   end
-  redis.call('ZADD', at .. ':index', unpack(members))
+  redis.call('HSET', at .. ':rows', unpack(puts))
 end
-from, last = last + 1, last + removed
-for i = from, last, CHUNK do
-  redis.call('HDEL', at .. ':rows', unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
-  redis.call('ZREM', at .. ':index', unpack(ARGV, i, math.min(i + CHUNK - 1, last)))
+for i = 1, #added, CHUNK do redis.call('ZADD', at .. ':index', unpack(added, i, math.min(i + CHUNK - 1, #added))) end
+for i = 1, #removed, CHUNK do
+  redis.call('HDEL', at .. ':rows', unpack(removed, i, math.min(i + CHUNK - 1, #removed)))
+  redis.call('ZREM', at .. ':index', unpack(removed, i, math.min(i + CHUNK - 1, #removed)))
 end
 local rows = redis.call('HLEN', at .. ':rows')
 redis.call('HSET', at .. ':meta', 'position', ARGV[4], 'digest', ARGV[5], 'rows', rows, 'skipped', ARGV[6])
 return rows
 """
 )
-"""ARGV: generation, position, digest; new position, digest, skipped; counts of puts, added, removed; then (key, value)
-of the puts, the keys added, the keys removed."""
+"""ARGV: generation, position, digest; new position, digest, skipped; then of the puts the keys, the sizes of the values, and
+the values one behind the other; then 0, key, 0, key... of the keys added; the keys removed. Lists are in msgpack, each one
+argument: a client takes a microsecond for an argument, whatever its size."""
 
 FETCH: Final = (
     _PRELUDE

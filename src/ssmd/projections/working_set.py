@@ -17,6 +17,8 @@ from ssmd.projections.store import Changes, Stamp
 
 ROWS_CACHED_MAX: Final = 100_000
 """Past this many rows in memory everything already committed is forgotten (and read again when needed)."""
+KEYS_KNOWN_MAX: Final = 4_000_000
+"""Past this many rows (about 100 bytes each) it is no longer remembered which of them there are."""
 
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final[dict[type[msgspec.Struct], msgspec.json.Decoder[msgspec.Struct]]] = {}
@@ -77,15 +79,17 @@ class WorkingSet:
         self._changed: dict[str, None] = {}
         self._undo: list[tuple[str, msgspec.Struct | None]] = []
         self._added: set[str] = set()
-        # A generation without rows is known whole: a key not seen here does not exist.
-        self._is_whole = stamp.rows == 0
+        # Hashes of the keys that may be stored but are not in memory. None = not known: the generation had rows already. Of
+        # one that began here everything is known, and a key not in it does not exist: nothing needs to be asked.
+        self._present: set[int] | None = None if stamp.rows else set()
+        # Tables of rows that were `add`ed: never in memory.
         self._forgotten: set[str] = set()
 
     def get(self, key: str, row: type[RowType]) -> RowType | None:
-        try:
-            return cast("RowType | None", self._now[key])
-        except KeyError:
-            stored = self._read(key)
+        known = self._now.get(key, _MISSING)
+        if known is not _MISSING:
+            return cast("RowType | None", known)
+        stored = self._read(key)
         value = self._now[key] = None if stored is None else decode_row(stored, row)
         return value
 
@@ -111,12 +115,12 @@ class WorkingSet:
 
     def _read(self, key: str) -> bytes | None:
         """Stored bytes of a row before the batch."""
-        try:
-            return self._stored[key]
-        except KeyError:
-            if self._is_whole and not (self._forgotten and _table(key) in self._forgotten):
-                return None
-            raise NotLoaded(key) from None
+        stored = self._stored.get(key, b"")
+        if stored != b"":
+            return stored
+        if self._present is None or hash(key) in self._present or (self._forgotten and _table(key) in self._forgotten):
+            raise NotLoaded(key)
+        return None
 
     def load(self, key: str, value: bytes | None) -> None:
         """Take in what the generation holds at `key`."""
@@ -170,10 +174,16 @@ class WorkingSet:
         self._changed = {}
         self._added = set()
         if len(now) > self._rows_cached_max:
-            self._now, self._stored = {}, {}
-            self._is_whole = False
+            self._forget()
         digest = shift_digest(int(stamp.digest, 16), added=plus, removed=minus)
         return Changes(puts, added, removed, position, f"{digest:064x}", stamp.skipped + skipped)
+
+    def _forget(self) -> None:
+        if self._present is not None:
+            self._present.update(hash(key) for key, value in self._stored.items() if value is not None)
+            if len(self._present) > KEYS_KNOWN_MAX:
+                self._present = None
+        self._now, self._stored = {}, {}
 
 
 def _table(key: str) -> str:

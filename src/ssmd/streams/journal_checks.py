@@ -101,15 +101,30 @@ class Reader:
         self.prefix = prefix
         self._kinds: dict[str, str] = {}
 
+    def read_all(self, messages: Iterable[tuple[int, str, bytes, object, object]]) -> list[RecordedEvent | PoisonEvent]:
+        """As `read` for messages that begin with (position, subject, payload); most of a replay's time is spent here."""
+        events: list[RecordedEvent | PoisonEvent] = []
+        append, kinds, decode = events.append, self._kinds, decode_envelope
+        for position, subject, payload, _, _ in messages:
+            try:
+                envelope = decode(payload)
+                is_own = subject == kinds[envelope.aggregate] + envelope.aggregate_id
+            except (Malformed, KeyError):
+                is_own = False
+            # What is not plainly right is looked at closely.
+            append(RecordedEvent(position, envelope, payload) if is_own else self.read(position, subject, payload))
+        return events
+
     def read(self, position: int, subject: str, payload: bytes) -> RecordedEvent | PoisonEvent:
         """The event, or the poison, at `position`: an envelope that is not of the aggregate of its subject is poison."""
         try:
             envelope = decode_envelope(payload)
         except Malformed as error:
             return PoisonEvent(position, subject, payload, error.message)
-        kind = self._kinds.get(envelope.aggregate)
+        aggregate = envelope.aggregate
+        kind = self._kinds.get(aggregate)
         if kind is None:
-            kind = self._kinds[envelope.aggregate] = self.prefix + (encode_token(envelope.aggregate or "-")) + "."
+            kind = self._kinds[aggregate] = self.prefix + (encode_token(aggregate or "-")) + "."
         if subject != kind + envelope.aggregate_id:
             reason = f"an event of {envelope.aggregate}/{envelope.aggregate_id} on the subject of another aggregate"
             return PoisonEvent(position, subject, payload, reason)

@@ -142,8 +142,7 @@ class NatsJournal:
                 yield self._events(batch)
 
     def _events(self, batch: Sequence[Pulled]) -> Batch:
-        read = self._access.reader.read
-        return [read(one.seq, one.subject, one.payload) for one in batch]
+        return self._access.reader.read_all(batch)
 
     def _subjects(self, filters: Sequence[str]) -> list[str]:
         env = self._access.env

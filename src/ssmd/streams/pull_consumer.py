@@ -188,17 +188,18 @@ class PullConsumer:
     def _unpacked(self, taken: list[Arrived]) -> list[Pulled]:
         """The messages up to a hole; behind one nothing is handed out."""
         pulled: list[Pulled] = []
+        append, expected = pulled.append, self._consumer_seq + 1
         for subject, reply, payload, headers in taken:
             # $JS.ACK.stream.consumer.deliveries.SEQ.NUMBER.time.PENDING; with domain and account hash it is longer.
             tokens = reply.split(".")
-            base = 5 if len(tokens) == 9 else 7
-            number = int(tokens[base + 1])
-            if number != self._consumer_seq + 1:
-                self._fail(f"the consumer's message {number} follows {self._consumer_seq}")
+            seq, number, _, pending = tokens[5:] if len(tokens) == 9 else tokens[7:11]
+            if int(number) != expected:
+                self._fail(f"the consumer's message {number} follows {expected - 1}")
                 self._held.clear()
                 break
-            self._consumer_seq = number
-            pulled.append(Pulled(int(tokens[base]), subject, payload, headers, int(tokens[base + 3])))
+            expected += 1
+            append(Pulled(int(seq), subject, payload, headers, int(pending)))
+        self._consumer_seq = expected - 1
         if pulled:
             self.last_seq = pulled[-1].seq
         return pulled
