@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ssmd.domain.capture import CaptureEvent
@@ -16,10 +16,12 @@ class Mapped(NamedTuple):
     Attributes:
         records: in order; their `index` counts from 0.
         facts: events for the capture aggregate; their `index` counts from 0.
+        unmapped: why a frame of the venue yields no record although it may carry data, "" = it does not, or it does.
     """
 
     records: Sequence[Record]
     facts: Sequence[CaptureEvent]
+    unmapped: str = ""
 
 
 NOTHING = Mapped((), ())
@@ -37,16 +39,43 @@ class Mapper(Protocol):
         """Rises whenever the same tape would give other records."""
         ...
 
+    @property
+    def clock_offset_ns(self) -> int:
+        """Our clock less the venue's, plus the shortest time a frame took of late; 0 = not known."""
+        ...
+
     def map(self, entry: Entry) -> Mapped:
         """What `entry` means; entries come in order of n without holes."""
         ...
 
 
 class Subscription(NamedTuple):
-    """What a connection wants: channels, and the tickers for channels that take a filter (empty = no filter)."""
+    """What a connection wants.
+
+    Attributes:
+        tickers: for channels that take a filter; empty = no filter.
+        is_followed: tickers come and go (`Session.want`); empty = none yet.
+    """
 
     channels: tuple[str, ...]
     tickers: tuple[str, ...]
+    is_followed: bool = False
+
+
+class ListingChange(NamedTuple):
+    """The venue says that a market or an event changed.
+
+    Attributes:
+        change: the venue's word ("created", "activated", "settled"); "event" = an event is there.
+        ticker: of the market, "" for an event.
+        event: the event's ticker, "" = not told.
+        series: the event's series, "" = not told.
+    """
+
+    change: str
+    ticker: str
+    event: str
+    series: str
 
 
 class Session(Protocol):
@@ -61,6 +90,27 @@ class Session(Protocol):
 
     def receive(self, frame: bytes) -> list[bytes]:
         """Take one frame; commands to send because of it."""
+        ...
+
+    def want(self, tickers: Iterable[str]) -> list[bytes]:
+        """From now on these tickers, all of them; commands that add and take away one by one."""
+        ...
+
+    def repair(self, tickers: Iterable[str]) -> list[bytes]:
+        """Their books cannot be right: commands that bring them anew."""
+        ...
+
+    def tick(self, now_s: float) -> list[bytes]:
+        """Called about once a second (`now_s` never decreases): commands that were refused or not answered, again."""
+        ...
+
+    def take_changes(self) -> Sequence[ListingChange]:
+        """What the venue told of markets that come and go since the last call."""
+        ...
+
+    @property
+    def unplaced(self) -> int:
+        """Markets wanted that are not subscribed (yet)."""
         ...
 
     @property

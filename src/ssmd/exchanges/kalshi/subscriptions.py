@@ -157,6 +157,8 @@ class Subscriptions:
         sub = self.of(frame.sid, "")
         listed = frame.msg.market_tickers if isinstance(frame.msg, OkBody) else None
         command = self._commands.get(frame.id)
+        if command is not None and command.cmd != "subscribe":
+            del self._commands[frame.id]  # answered; there may be one for every market that ever was
         if sub.is_whole:
             return Changed((), ())
         if listed is not None:
@@ -200,6 +202,10 @@ class Subscriptions:
         self.wanted.add(ticker)
         if sub.channel == BOOK:
             self.book_tickers.add(ticker)
+
+    def of_channel(self, channel: str) -> Sub | None:
+        """The subscription to `channel`, the latest where a replay has several, None = there is none."""
+        return next((sub for sub in reversed(self.by_sid.values()) if sub.channel == channel), None)
 
     def end(self, sid: int, *, is_wanted: bool) -> None:
         """The subscription is gone; `is_wanted`: by the venue's doing, so its tickers are missed."""
