@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,9 +13,18 @@ from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import checked_date, invocation_of
 from ssmd.cli.output import Format, OutputOption, print_json_line, say
 
+if TYPE_CHECKING:
+    from ssmd.exchanges.kalshi.simulated.model_settings import Preset
+
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Run a venue of your own on loopback."
 )
+
+
+def _checked_preset(given: str) -> str:
+    if given not in {"", "median", "p99", "peak", "measured", "exchange"}:
+        raise typer.BadParameter(f"{given!r} is none of median, p99, peak, measured, exchange")
+    return given
 
 
 @app.callback()
@@ -27,9 +36,11 @@ def _group() -> None:
     "kalshi",
     epilog=examples(
         "ssmd simulate kalshi --seed 7 --markets 50 --port 9700",
+        "ssmd simulate kalshi --preset exchange",
         "ssmd simulate kalshi --capture frames.jsonl.zst --speed 10x",
         "ssmd simulate kalshi --date 2026-05-14 --env kalshi-prod",
         'curl -d \'{"kind": "drop-connection"}\' http://127.0.0.1:9700/simulator/faults',
+        'curl -d \'{"kind": "close", "count": 3}\' http://127.0.0.1:9700/simulator/orders',
     ),
 )
 def kalshi(
@@ -40,6 +51,18 @@ def kalshi(
     ] = "",
     seed: Annotated[int | None, typer.Option("--seed", help="Of the model; default 1.")] = None,
     markets: Annotated[int | None, typer.Option("--markets", min=1, max=100_000, help="Of the model; default 20.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Load as measured: median, p99, peak, measured, or exchange (20,000 markets).",
+            callback=_checked_preset,
+        ),
+    ] = "",
+    history: Annotated[
+        int, typer.Option("--history", metavar="SECONDS", min=0, max=30 * 86_400, help="Of the model, before the start.")
+    ] = 0,
     speed: Annotated[str, typer.Option("--speed", metavar="1x|Nx|max", help="How fast time goes.")] = "1x",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 = any free one.")] = 0,
     public_key: Annotated[
@@ -53,7 +76,8 @@ def kalshi(
 
     Signatures are checked against a key made for this workspace, and against --public-key. Faults on demand: POST to
     /simulator/faults a kind (drop-connection, drop-frame, duplicate-frame, stall, bad-json, rest-429, rest-500, ...), with
-    after_frames, count, stall_ms where wanted.
+    after_frames, count, stall_ms where wanted. Markets change on demand: POST to /simulator/orders a kind (close, pause,
+    resume, extend, determine, dispute, amend, list, vanish, pause-trading, ...), with ticker or count.
     """
     from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
     from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415
@@ -62,6 +86,8 @@ def kalshi(
 
     if (capture is not None or date) and (seed is not None or markets is not None):
         raise typer.BadParameter("--seed and --markets belong to the model, not to --capture and --date")
+    if (capture is not None or date) and (preset or history):
+        raise typer.BadParameter("--preset and --history belong to the model, not to --capture and --date")
     if capture is not None and date:
         raise typer.BadParameter("--capture or --date, not both")
     invocation = invocation_of(ctx)
@@ -75,6 +101,8 @@ def kalshi(
         speed=speed,
         seed=1 if seed is None else seed,
         markets=20 if markets is None else markets,
+        preset=cast("Preset", preset),
+        history_s=history,
         public_keys=keys,
         require_auth=not no_auth,
     )

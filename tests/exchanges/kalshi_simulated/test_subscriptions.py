@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ssmd.exchanges.kalshi.simulated.subscriptions import Subscriptions
+from ssmd.exchanges.kalshi.simulated.subscriptions import Limits, Subscriptions
 from ssmd.exchanges.kalshi.simulated.wire import Message
 
 BOOKS = {"KXA-1": b'{"market_ticker":"KXA-1","market_id":"id-a"}', "KXB-1.5": b'{"market_ticker":"KXB-1.5","market_id":"id-b"}'}
@@ -192,3 +192,48 @@ def test_a_terminal_error_ends_the_sequenced_subscriptions() -> None:
     ask(held, 2, "subscribe", channels=["ticker"])
     assert held.terminate(10) == [b'{"type":"error","sid":1,"seq":2,"msg":{"code":10,"msg":"Channel error"}}\n']
     assert [*held.by_channel] == ["ticker"]
+
+
+def codes(frames: list[Any]) -> list[int]:
+    return [frame["msg"]["code"] for frame in frames]
+
+
+def test_more_markets_than_a_session_may_hold_get_26_and_change_nothing() -> None:
+    held = Subscriptions(Venue(), Limits(markets=2))
+    asked = {"channels": ["orderbook_delta"], "market_tickers": ["KXA-1", "KXB-1.5", "KXC-1"]}
+    assert ask(held, 1, "subscribe", **asked) == [
+        {"type": "error", "id": 1, "msg": {"code": 26, "msg": "Subscription market limit exceeded"}}
+    ]
+    ask(held, 2, "subscribe", channels=["orderbook_delta"], market_tickers=["KXA-1", "KXB-1.5"])
+    again = ask(held, 3, "subscribe", channels=["orderbook_delta"], market_tickers=["KXA-1", "KXB-1.5"])
+    assert [frame["type"] for frame in again] == ["ok"]  # they are held already
+    assert codes(ask(held, 4, "update_subscription", sids=[1], action="add_markets", market_tickers=["KXC-1"])) == [26]
+    ask(held, 5, "update_subscription", sids=[1], action="delete_markets", market_tickers=["KXA-1"])
+    added = ask(held, 6, "update_subscription", sids=[1], action="add_markets", market_tickers=["KXC-1"])
+    assert added[0]["msg"] == {"market_tickers": ["KXB-1.5", "KXC-1"]}
+
+
+@pytest.mark.parametrize(
+    ("shard", "code"),
+    [({"shard_factor": 0}, 19), ({"shard_key": 1}, 20), ({"shard_factor": 3, "shard_key": 3}, 21), ({"shard_factor": 101}, 22)],
+)
+def test_shards_of_communications_are_checked(shard: dict[str, int], code: int) -> None:
+    assert codes(ask(Subscriptions(Venue()), 1, "subscribe", channels=["communications"], **shard)) == [code]
+
+
+def test_a_refused_command_has_its_id_and_does_nothing() -> None:
+    held = Subscriptions(Venue())
+    text = msgspec.json.encode({"id": 7, "cmd": "subscribe", "params": {"channels": ["trade"]}})
+    assert held.command(text, 27) == [b'{"type":"error","id":7,"msg":{"code":27,"msg":"Too many requests"}}\n']
+    assert not held.by_channel
+
+
+def test_the_time_of_sending_is_the_last_key_of_every_frame() -> None:
+    held = Subscriptions(Venue(), sending_ms=lambda: 1_795_363_200_123)
+    command = {"id": 1, "cmd": "subscribe", "params": {"channels": ["orderbook_delta"], "market_tickers": ["KXA-1"]}}
+    frames = held.command(msgspec.json.encode(command))
+    message = Message("orderbook_delta", "orderbook_delta", "KXA-1", b'{"market_ticker":"KXA-1"}')
+    frames += [held.publish(message) or b"", *held.command(b'{"id":2,"cmd":"list_subscriptions"}')]
+    frames += held.command(b'{"id":3,"cmd":"unsubscribe","params":{"sids":[1]}}') + held.command(b"?")
+    assert len(frames) == 6
+    assert all(frame.endswith(b',"sending_ts_ms":1795363200123}\n') for frame in frames)

@@ -6,8 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
+import websockets
 
+from ssmd.exchanges.kalshi.simulated.market_orders import VenueOrder
 from ssmd.services.simulator.config import FaultOrder
 from ssmd.services.simulator.connection import Connection
 
@@ -189,3 +193,105 @@ async def test_a_client_that_does_not_read_gets_error_25(run_simulator: Any, mon
         while (frame := await client.frame())["type"] != "error":
             last = frame["seq"]
         assert frame == {"type": "error", "sid": 1, "seq": last + 1, "msg": {"code": 25, "msg": "Subscription buffer overflow"}}
+
+
+async def test_every_broken_answer_has_the_venues_body(run_simulator: Any) -> None:
+    kinds = ["rest-401", "rest-expired", "rest-404", "rest-502", "rest-504"]
+    async with run_simulator(markets=3) as running:
+        await running.control("/faults", [{"kind": kind, "path": "/markets"} for kind in kinds])
+        assert (await running.get("/exchange/status"))[0] == 200  # not of that path
+        answers = [await running.http.get(running.simulator.rest_url + "/markets") for _ in range(6)]
+        assert [answer.status_code for answer in answers] == [401, 401, 404, 502, 504, 200]
+        assert answers[1].json() == {"error": {"code": "header_timestamp_expired", "message": "header timestamp expired"}}
+        assert answers[3].text.startswith("<html>")
+
+
+async def test_answers_can_be_late_stale_cut_or_short_of_rows(run_simulator: Any) -> None:
+    async with run_simulator(markets=5, start_paused=True) as running:
+        _, before = await running.get("/markets")
+        await running.control("/orders", {"kind": "list"})
+        await running.control("/faults", [{"kind": "rest-stale"}, {"kind": "half-page"}, {"kind": "missing-rows"}])
+        assert (await running.get("/markets"))[1] == before
+        with pytest.raises(httpx.RemoteProtocolError):
+            await running.get("/markets")
+        _, short = await running.get("/markets")
+        _, whole = await running.get("/markets")
+        assert short["markets"] == whole["markets"][::2]
+        assert len(whole["markets"]) == 6
+        await running.control("/faults", {"kind": "rest-slow", "stall_ms": 150})
+        began = asyncio.get_running_loop().time()
+        assert (await running.get("/markets"))[1] == whole
+        assert asyncio.get_running_loop().time() - began >= 0.149
+
+
+async def test_commands_can_time_out_be_refused_or_get_lost(run_simulator: Any) -> None:
+    async with run_simulator(markets=3) as running, running.client() as client:
+        await running.control("/faults", [{"kind": "command-timeout"}, {"kind": "command-refused"}, {"kind": "command-lost"}])
+        for number in range(1, 5):
+            await client.send({"id": number, "cmd": "list_subscriptions"})
+        assert await client.frames(3) == [
+            {"type": "error", "id": 1, "msg": {"code": 18, "msg": "Command timeout"}},
+            {"type": "error", "id": 2, "msg": {"code": 27, "msg": "Too many requests"}},
+            {"type": "ok", "id": 4, "msg": []},
+        ]
+
+
+async def test_more_commands_a_second_than_allowed_get_27(run_simulator: Any) -> None:
+    async with run_simulator(markets=3, commands_s=3) as running, running.client() as client:
+        for number in range(1, 9):
+            await client.send({"id": number, "cmd": "list_subscriptions"})
+        types = [frame["type"] for frame in await client.frames(8)]
+        assert types[:3] == ["ok", "ok", "ok"]
+        assert "error" in types
+
+
+async def test_handshakes_meet_skew_and_rate_limits_on_demand(run_simulator: Any) -> None:
+    async with run_simulator(markets=3) as running:
+        await running.control("/faults", [{"kind": f"handshake-{kind}"} for kind in ("expired", "429", "500")])
+        assert await running.refused() == (
+            401,
+            b'{"error":{"code":"header_timestamp_expired","message":"header timestamp expired"}}',
+        )
+        assert [(await running.refused())[0] for _ in range(2)] == [429, 500]
+
+
+async def test_orders_stand_in_the_settings_or_come_by_control(run_simulator: Any) -> None:
+    orders = (VenueOrder(kind="pause-trading", at_s=1, for_s=1_000),)
+    async with run_simulator(markets=3, speed="20x", orders=orders) as running, running.client() as client:
+        await client.send({"id": 1, "cmd": "subscribe", "params": {"channels": ["market_lifecycle_v2"]}})
+        await client.frame()
+        async with asyncio.timeout(10):
+            while (await running.get("/exchange/status"))[1]["trading_active"]:
+                await asyncio.sleep(0.02)
+        await running.control("/orders", {"kind": "pause", "ticker": "KXBTCD-26NOV2517-T73499.99"})
+        while (frame := await client.frame())["msg"].get("event_type") != "deactivated":
+            assert frame["sid"] == 1
+        assert frame["msg"]["market_ticker"] == "KXBTCD-26NOV2517-T73499.99"
+        assert (await running.control("/orders", {"kind": "amend"}))["error"]["code"] == "nothing_fits"
+        assert (await running.control("/orders", {"kind": "dance"}))["error"]["code"] == "bad_order"
+
+
+async def test_a_capture_has_no_markets_to_change(run_simulator: Any, capture: str) -> None:
+    async with run_simulator(capture=capture) as running:
+        assert (await running.control("/orders", {"kind": "list"}))["error"]["code"] == "no_model"
+
+
+@pytest.mark.parametrize("kind", ["duplicate-frame", "reorder-frames"])
+async def test_compressed_frames_are_the_same_frames_whatever_happens_to_them(run_simulator: Any, kind: str) -> None:
+    async with run_simulator(markets=3, compression=True, speed="max", seed=2) as running:
+        plain: list[Any] = []
+        squeezed: list[Any] = []
+        for received, compression in ((plain, None), (squeezed, "deflate")):
+            await running.control("/faults", {"kind": kind, "after_frames": 5})
+            url = running.simulator.websocket_url
+            async with websockets.connect(url, compression=compression, proxy=None, close_timeout=0.2) as socket:
+                answer = socket.response
+                assert answer is not None
+                is_agreed = "permessage-deflate" in (answer.headers.get("Sec-WebSocket-Extensions") or "")
+                assert is_agreed is (compression is not None)
+                await socket.send(
+                    msgspec.json.encode({"id": 1, "cmd": "subscribe", "params": {"channels": ["trade"]}}).decode()
+                )
+                received += [msgspec.json.decode(await asyncio.wait_for(socket.recv(), 10)) for _ in range(40)]
+        assert [frame.get("seq") for frame in squeezed] == [frame.get("seq") for frame in plain]
+        assert {frame["type"] for frame in squeezed} == {"subscribed", "trade"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ssmd.exchanges.kalshi.simulated.exchange_hours import ExchangeHours
 from ssmd.exchanges.kalshi.simulated.listing import Event, MarketSpec
 from ssmd.exchanges.kalshi.simulated.market import Market, Trade
 from ssmd.services.simulator.capture_file import CapturedFrame
@@ -31,6 +32,7 @@ class CaptureListing:
         self.events: dict[str, Event] = {}
         self.trades: list[Trade] = []
         self.now_ns = 0
+        self.hours = ExchangeHours(keeps_thursdays=False)
 
     def add(self, captured: CapturedFrame) -> None:
         """Take one frame; frames that mean nothing here change nothing."""

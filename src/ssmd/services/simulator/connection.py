@@ -55,6 +55,14 @@ def encode(payload: bytes, *, binary: bool = False) -> bytes:
     return struct.pack(">BBQ", first, 127, length) + payload
 
 
+def encode_with(protocol: ServerProtocol, payload: bytes, *, binary: bool = False) -> bytes:
+    """As `encode`, through the extensions the client and we agreed on."""
+    if not protocol.extensions:
+        return encode(payload, binary=binary)
+    frame = Frame(Opcode.BINARY if binary else Opcode.TEXT, payload)
+    return frame.serialize(mask=False, extensions=protocol.extensions)
+
+
 class Connection:
     """An open connection. `number` counts accepted ones from 1."""
 
@@ -116,7 +124,7 @@ class Connection:
         if not self.open:
             return 0
         if self._faults.quiet and not self._stalled and not self._swapped:
-            self._write([encode(payload) for payload in payloads])
+            self._write([self._encoded(payload) for payload in payloads])
             return len(payloads)
         terminal: list[FaultOrder] = []
         for taken, payload in enumerate(payloads):
@@ -136,7 +144,7 @@ class Connection:
     def deliver_binary(self, payload: bytes) -> None:
         """Hand a binary message to the socket (no faults)."""
         if self.open:
-            self._write([encode(payload, binary=True)])
+            self._write([encode_with(self._protocol, payload, binary=True)])
 
     def strike(self, order: FaultOrder) -> bool:
         """Do at once what needs no frame; False when `order` is of a kind that does."""
@@ -146,7 +154,7 @@ class Connection:
             case "stall":
                 self._stall(order.stall_ms)
             case "channel-error":
-                self._write([encode(frame) for frame in self._feed.terminal(self, 10)])
+                self._write([self._encoded(frame) for frame in self._feed.terminal(self, 10)])
             case "buffer-overflow":
                 self.overflow()
             case _:
@@ -155,7 +163,7 @@ class Connection:
 
     def overflow(self) -> None:
         """What a reader too slow gets: error 25 on each sequenced subscription."""
-        self._write([encode(frame) for frame in self._feed.terminal(self, 25)])
+        self._write([self._encoded(frame) for frame in self._feed.terminal(self, 25)])
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake after what is buffered; a client that does not answer is dropped."""
@@ -214,7 +222,7 @@ class Connection:
                 self._feed.command(self, text)
 
     def _one(self, payload: bytes, order: FaultOrder | None) -> None:
-        frame = encode(payload)
+        frame = self._encoded(payload)
         swapped, self._swapped = self._swapped, b""
         out: Iterable[bytes] = (frame, swapped) if swapped else (frame,)
         match None if order is None else order.kind:
@@ -225,12 +233,15 @@ class Connection:
             case "reorder-frames":
                 out, self._swapped = ((swapped,) if swapped else ()), frame
             case "bad-json":
-                out = (encode(_BAD_JSON), *out)
+                out = (self._encoded(_BAD_JSON), *out)
             case "unknown-type":
-                out = (encode(_UNKNOWN_TYPE), *out)
+                out = (self._encoded(_UNKNOWN_TYPE), *out)
             case _:
                 pass
         self._write(list(out))
+
+    def _encoded(self, payload: bytes) -> bytes:
+        return encode_with(self._protocol, payload)
 
     def _write(self, frames: list[bytes]) -> None:
         if not self.open or not frames:

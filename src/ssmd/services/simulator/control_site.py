@@ -4,6 +4,7 @@ GET  /simulator/status          what is served, connections, frames, faults
 GET  /simulator/faults          what is armed, what fired
 POST /simulator/faults          one fault (`FaultOrder`) or a list; with after_frames 0 those that need no frame strike at once
 POST /simulator/faults/clear    disarm all, end stalls
+POST /simulator/orders          one change of markets or the exchange (`VenueOrder`) or a list; what fits none is a 409
 POST /simulator/pause, /resume  stop and go on with the model's time
 """
 
@@ -13,13 +14,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from ssmd.exchanges.kalshi.simulated.market_orders import NothingFits, VenueOrder
 from ssmd.services.simulator.config import FaultOrder
 from ssmd.services.simulator.connection import Connection
 from ssmd.services.simulator.faults import Faults
 from ssmd.services.simulator.listener import HttpAnswer, HttpRequest
 
 ROOT = "/simulator"
-_orders = msgspec.json.Decoder(FaultOrder | list[FaultOrder])
+_faults = msgspec.json.Decoder(FaultOrder | list[FaultOrder])
+_orders = msgspec.json.Decoder(VenueOrder | list[VenueOrder])
 
 
 class ControlSite:
@@ -29,6 +32,7 @@ class ControlSite:
         status: figures of the whole simulator.
         live: open connections, oldest first.
         pause: stop (True) or go on with the model's time.
+        order: change markets or the exchange; None = this venue has no model.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class ControlSite:
         status: Callable[[], dict[str, object]],
         live: Callable[[], list[Connection]],
         pause: Callable[[bool], None],
+        order: Callable[[VenueOrder], None] | None = None,
     ) -> None:
+        self._venue_order = order
         self._faults = faults
         self._status = status
         self._live = live
@@ -57,6 +63,8 @@ class ControlSite:
                 for connection in self._live():
                     connection.unstall()
                 return _json(200, self._fault_report())
+            case "POST", "/orders":
+                return self._change(request.body)
             case "POST", ("/pause" | "/resume") as verb:
                 self._pause(verb == "/pause")
                 return _json(200, self._status())
@@ -67,12 +75,26 @@ class ControlSite:
 
     def _order(self, body: bytes) -> HttpAnswer:
         try:
-            given = _orders.decode(body)
+            given = _faults.decode(body)
         except (msgspec.DecodeError, UnicodeError) as error:
             return _json(400, {"error": {"code": "bad_fault", "message": str(error)}})
         for order in given if isinstance(given, list) else [given]:
             self._arm(order)
         return _json(200, self._fault_report())
+
+    def _change(self, body: bytes) -> HttpAnswer:
+        if self._venue_order is None:
+            return _json(409, {"error": {"code": "no_model", "message": "a capture is played: its markets cannot be changed"}})
+        try:
+            given = _orders.decode(body)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            return _json(400, {"error": {"code": "bad_order", "message": str(error)}})
+        try:
+            for order in given if isinstance(given, list) else [given]:
+                self._venue_order(order)
+        except NothingFits as error:
+            return _json(409, {"error": {"code": "nothing_fits", "message": str(error)}})
+        return _json(200, self._status())
 
     def _arm(self, order: FaultOrder) -> None:
         left = order.count

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
-from ssmd.services.simulator.config import FaultOrder
+from ssmd.services.simulator.config import FaultOrder, HandshakeFault, RestFault
 
-_HANDSHAKE = {"handshake-401": 401, "handshake-503": 503}
-_REST = {"rest-429": 429, "rest-500": 500, "rest-503": 503, "cursor-loop": 200}
+_HANDSHAKE = frozenset(get_args(HandshakeFault))
+_REST = frozenset(get_args(RestFault))
+_COMMAND = {"command-timeout": 18, "command-refused": 27, "command-lost": -1}
 
 
 class _Armed:
@@ -26,6 +28,7 @@ class Faults:
         self._frame: list[_Armed] = []
         self._handshake: list[_Armed] = []
         self._rest: list[_Armed] = []
+        self._command: list[_Armed] = []
         self.fired: Counter[str] = Counter()
 
     @property
@@ -39,6 +42,8 @@ class Faults:
             self._handshake.append(_Armed(order))
         elif order.kind in _REST:
             self._rest.append(_Armed(order))
+        elif order.kind in _COMMAND:
+            self._command.append(_Armed(order))
         else:
             self._frame.append(_Armed(order))
 
@@ -47,6 +52,7 @@ class Faults:
         self._frame.clear()
         self._handshake.clear()
         self._rest.clear()
+        self._command.clear()
 
     def on_frame(self) -> FaultOrder | None:
         """Count one frame about to be sent; the fault it meets, if any."""
@@ -58,21 +64,25 @@ class Faults:
                 met = armed
         return self._fire(self._frame, met)
 
-    def on_handshake(self) -> int:
-        """HTTP status to refuse this handshake with, 0 to let it in."""
+    def on_handshake(self) -> str:
+        """Kind of the fault this handshake meets, "" to let it in."""
         order = self._fire(self._handshake, self._handshake[0] if self._handshake else None)
-        return 0 if order is None else _HANDSHAKE[order.kind]
-
-    def on_rest(self) -> str:
-        """Kind of the fault this REST call meets, "" for none."""
-        order = self._fire(self._rest, self._rest[0] if self._rest else None)
         return "" if order is None else order.kind
+
+    def on_command(self) -> int:
+        """Code of the error this command gets, -1 for no answer, 0 for none."""
+        order = self._fire(self._command, self._command[0] if self._command else None)
+        return 0 if order is None else _COMMAND[order.kind]
+
+    def on_rest(self, path: str) -> FaultOrder | None:
+        """The fault the call of `path` meets."""
+        return self._fire(self._rest, next((armed for armed in self._rest if path.startswith(armed.order.path)), None))
 
     def armed(self) -> list[dict[str, object]]:
         """What is still to come, for the status page."""
         return [
             {"kind": armed.order.kind, "after_frames": armed.wait, "count": armed.left}
-            for armed in (*self._frame, *self._handshake, *self._rest)
+            for armed in (*self._frame, *self._handshake, *self._command, *self._rest)
         ]
 
     def _fire(self, among: list[_Armed], met: _Armed | None) -> FaultOrder | None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httptools
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -36,10 +37,19 @@ class HttpRequest(NamedTuple):
 
 
 class HttpAnswer(NamedTuple):
-    """Status and JSON body."""
+    """Status and JSON body.
+
+    Attributes:
+        headers: more of them, (name, value).
+        delay_s: how long to wait before it.
+        is_cut: end the connection in the middle of the body.
+    """
 
     status: int
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_s: float = 0
+    is_cut: bool = False
 
 
 class Site:
@@ -49,6 +59,7 @@ class Site:
         http: answers a plain request.
         refuse: looks at a handshake; the answer that refuses it, or None.
         connect: makes the connection of an accepted handshake.
+        compression: agree to permessage-deflate.
     """
 
     def __init__(
@@ -56,7 +67,10 @@ class Site:
         http: Callable[[HttpRequest], HttpAnswer],
         refuse: Callable[[HttpRequest], HttpAnswer | None],
         connect: Callable[[ServerProtocol, asyncio.Transport], Connection],
+        *,
+        compression: bool = False,
     ) -> None:
+        self.compression = compression
         self.http = http
         self.refuse = refuse
         self.connect = connect
@@ -128,7 +142,9 @@ class Listener(asyncio.Protocol):
             self._http = _Http(self._site, self._transport)
             self._http.feed(head)
             return
-        protocol = ServerProtocol(max_size=_COMMAND_MAX)
+        # Without context takeover a frame's bytes do not depend on those before: faults may repeat and swap frames.
+        extensions = [ServerPerMessageDeflateFactory(server_no_context_takeover=True)] if self._site.compression else None
+        protocol = ServerProtocol(extensions=extensions, max_size=_COMMAND_MAX)
         protocol.receive_data(head[: end + 4])
         request = next((event for event in protocol.events_received() if isinstance(event, Request)), None)
         if request is None:
@@ -194,16 +210,29 @@ class _Http:
         split = urlsplit(self._url.decode("latin-1"))
         method = self._parser.get_method().decode("latin-1")
         request = HttpRequest(method, split.path, _query(split.query), self._headers, self._body)
-        self._write(self._site.http(request), keep=self._parser.should_keep_alive())
+        answer, keep = self._site.http(request), self._parser.should_keep_alive()
+        if not answer.delay_s:
+            self._write(answer, keep=keep)
+            return
+        self._transport.pause_reading()  # what follows on this connection is answered after this
+        asyncio.get_running_loop().call_later(answer.delay_s, self._write_late, answer, keep)
+
+    def _write_late(self, answer: HttpAnswer, keep: bool) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._write(answer, keep=keep)
 
     def _write(self, answer: HttpAnswer, *, keep: bool) -> None:
         phrase = HTTPStatus(answer.status).phrase
+        more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
         head = (
             f"HTTP/1.1 {answer.status} {phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(answer.body)}\r\nconnection: {'keep-alive' if keep else 'close'}\r\n\r\n"
+            f"content-length: {len(answer.body)}\r\nconnection: {'keep-alive' if keep else 'close'}\r\n"
+            f"{more}\r\n"
         )
-        self._transport.write(head.encode("latin-1") + answer.body)
-        if not keep:
+        body = answer.body[: len(answer.body) // 2] if answer.is_cut else answer.body
+        self._transport.write(head.encode("latin-1") + body)
+        if not keep or answer.is_cut:
             self._transport.close()
 
 

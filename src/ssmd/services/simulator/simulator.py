@@ -14,7 +14,10 @@ from ssmd.clock import Clock
 from ssmd.errors import Misconfigured
 from ssmd.exchanges.kalshi.signing import WEBSOCKET_PATH
 from ssmd.exchanges.kalshi.simulated import rest_calls
-from ssmd.exchanges.kalshi.simulated.order_flow import MarketModel, ModelSettings
+from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS
+from ssmd.exchanges.kalshi.simulated.model_settings import ModelSettings, with_preset
+from ssmd.exchanges.kalshi.simulated.order_flow import MarketModel
+from ssmd.exchanges.kalshi.simulated.subscriptions import Limits
 from ssmd.services.component import Health
 from ssmd.services.simulator import authentication, control_site
 from ssmd.services.simulator.authentication import Authentication
@@ -31,7 +34,13 @@ _LOOPBACK = "127.0.0.1"
 _CLOSE_DEADLINE_S = 2.0
 _REFILL_RATE = 200
 _NOT_FOUND = HttpAnswer(404, b'{"code":"not_found","message":"not found","details":"page not found"}')
-_UNAVAILABLE = HttpAnswer(503, b'{"error":{"code":"service_unavailable","message":"service unavailable"}}')
+_HANDSHAKE = {
+    "handshake-401": HttpAnswer(401, authentication.BAD_SIGNATURE),
+    "handshake-expired": HttpAnswer(401, authentication.EXPIRED),
+    "handshake-429": HttpAnswer(429, b'{"error":"too many requests"}'),
+    "handshake-500": HttpAnswer(500, b'{"code":"internal_server_error","message":"internal server error","details":""}'),
+    "handshake-503": HttpAnswer(503, b'{"error":{"code":"service_unavailable","message":"service unavailable"}}'),
+}
 _ENDED_KEPT = 1_000
 
 _log = structlog.get_logger()
@@ -68,23 +77,32 @@ class Simulator:
             listed: rest_calls.Listed = self._feed.listing
             settle_s = 0
         else:
-            start_ns = config.start_ns or clock.now_ns()
-            model = MarketModel(
-                ModelSettings(
-                    seed=config.seed,
-                    markets=config.markets,
-                    rate=config.rate,
-                    start_ns=start_ns,
-                    roll_s=config.roll_s,
-                    lead_s=min(10, config.roll_s),
-                )
+            model = MarketModel(_model_settings(config, clock.now_ns()))
+            self._feed = SeededFeed(
+                model,
+                speed,
+                config.buffer_bytes,
+                command_fault=self._faults.on_command,
+                limits=Limits(config.session_markets_max, config.commands_s),
+                sending_ts=config.sending_ts,
+                orders=config.orders,
+                history_s=config.history_s,
             )
-            self._feed = SeededFeed(model, speed, config.buffer_bytes)
             listed, settle_s = model, model.settings.settle_s
-        calls = rest_calls.RestCalls(listed, settlement_timer_s=settle_s, refill_rate=config.rest_tokens_s or _REFILL_RATE)
-        self._rest = RestSite(calls, self._authentication, self._faults, clock, config.rest_tokens_s)
+        calls = rest_calls.RestCalls(
+            listed,
+            settlement_timer_s=settle_s,
+            refill_rate=config.rest_tokens_s or _REFILL_RATE,
+            live_window_s=config.live_window_s,
+            lag_s=config.lag_s,
+        )
+        self._rest = RestSite(calls, self._authentication, self._faults, clock, config.rest_tokens_s, config.edge_cache_s)
         self._control = ControlSite(
-            self._faults, self.status, lambda: list(self._live), lambda paused: self._feed.pause(paused=paused)
+            self._faults,
+            self.status,
+            lambda: list(self._live),
+            lambda paused: self._feed.pause(paused=paused),
+            self._feed.order if isinstance(self._feed, SeededFeed) else None,
         )
         self._accepted = 0
         self._refused = 0
@@ -104,7 +122,9 @@ class Simulator:
         config = self._config
         apart = not _is_loopback(config.host)
         port = await self._serve(
-            config.host, config.port, Site(self._venue if apart else self._all, self._refuse, self._connect)
+            config.host,
+            config.port,
+            Site(self._venue if apart else self._all, self._refuse, self._connect, compression=config.compression),
         )
         control_port = port
         if apart:
@@ -191,13 +211,9 @@ class Simulator:
     def _refusal(self, request: HttpRequest) -> HttpAnswer | None:
         if request.path != WEBSOCKET_PATH:
             return _NOT_FOUND
-        match self._faults.on_handshake():
-            case 401:
-                return HttpAnswer(401, authentication.BAD_SIGNATURE)
-            case 503:
-                return _UNAVAILABLE
-            case _:
-                pass
+        fault = self._faults.on_handshake()
+        if fault:
+            return _HANDSHAKE[fault]
         if self._authentication is not None:
             refused = self._authentication.refusal(request.headers, "GET", request.path)
             if refused:
@@ -270,6 +286,23 @@ class Simulator:
 
     def _frames_sent(self) -> int:
         return self._frames_ended + sum(held.frames_sent for held in self._live)
+
+
+def _model_settings(config: SimulatorConfig, now_ns: int) -> ModelSettings:
+    settings = ModelSettings(
+        seed=config.seed,
+        markets=config.markets,
+        rate=config.rate,
+        start_ns=(config.start_ns or now_ns) - config.history_s * SECOND_NS,
+        roll_s=config.roll_s,
+        lead_s=min(10, config.roll_s),
+        determine_s=config.determine_s,
+        settle_s=config.settle_s,
+        depth=config.depth,
+        keeps_thursdays=config.keeps_thursdays,
+        trades_kept=config.trades_kept,
+    )
+    return with_preset(settings, config.preset)
 
 
 def _is_loopback(host: str) -> bool:

@@ -158,6 +158,29 @@ def long_market(slot: int, start_ns: int) -> MarketSpec:
     )
 
 
+def added_market(number: int, now_ns: int) -> MarketSpec:
+    """A market listed on demand, open for a day; they take no random orders. `number` counts them from 0."""
+    event_number, strike = divmod(number, _STRIKES_AN_EVENT)
+    close_ns = now_ns - now_ns % SECOND_NS + _DAY_NS
+    event = Event(f"KXFED-NEW{event_number:05d}", "KXFED", f"Fed meeting {event_number}?", "", close_ns)
+    floor = f"{3 + strike // 4}.{25 * (strike % 4):02d}"
+    label = f"Above {floor}%"
+    return MarketSpec(
+        f"{event.ticker}-T{floor}",
+        event,
+        0,
+        f"Fed meeting: {label}?",
+        label,
+        100,
+        "greater",
+        floor,
+        now_ns,
+        now_ns,
+        close_ns,
+        rolling=False,
+    )
+
+
 def _local(ts_ns: int) -> datetime:
     return datetime.fromtimestamp(ts_ns // SECOND_NS, tz=UTC) + _EASTERN
 

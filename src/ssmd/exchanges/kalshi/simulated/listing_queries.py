@@ -25,6 +25,9 @@ STATUSES = {
 """What a `status` filter means, in the words of a market's `status`."""
 
 
+_PAIRS = {"created": ("unopened", "open", ""), "close": ("closed", ""), "settled": ("settled", ""), "updated": ("",)}
+
+
 class BadParameter(Exception):
     """A parameter the venue refuses with 400.
 
@@ -114,6 +117,40 @@ def names(query: Mapping[str, str], parameter: str) -> set[str] | None:
     """A comma list, None when absent."""
     text = query.get(parameter, "")
     return set(text.split(",")) if text else None
+
+
+def bounds(query: Mapping[str, str], name: str) -> tuple[int, int]:
+    """Inclusive bounds in seconds from `min_{name}_ts` and `max_{name}_ts` (or `min_ts` and `max_ts`).
+
+    Raises:
+        BadParameter: one is no integer.
+    """
+    middle = f"{name}_" if name else ""
+    least, most = query.get(f"min_{middle}ts", ""), query.get(f"max_{middle}ts", "")
+    return (
+        whole(least, f"min_{middle}ts") if least else -(1 << 62),
+        whole(most, f"max_{middle}ts") if most else 1 << 62,
+    )
+
+
+def check_pairing(query: Mapping[str, str]) -> None:
+    """The time filters of `/markets` exclude each other, and each goes with certain statuses only.
+
+    Raises:
+        BadParameter: they do not go together.
+    """
+    given = {kind for kind in _PAIRS if {f"min_{kind}_ts", f"max_{kind}_ts"} & query.keys()}
+    if len(given) > 1:
+        raise _bad(f"filters by {' and '.join(sorted(given))} time exclude each other")
+    for kind in given:
+        if query.get("status", "") not in _PAIRS[kind]:
+            raise _bad(f"filters by {kind} time go with status {' or '.join(name or 'none' for name in _PAIRS[kind])}")
+    if "updated" in given and query.keys() & {"status", "event_ticker", "tickers"}:
+        raise _bad("min_updated_ts goes with mve_filter and series_ticker only")
+
+
+def _bad(details: str) -> BadParameter:
+    return BadParameter({"error": {"code": "bad_request", "message": "bad request", "details": details}})
 
 
 def _cursor(key: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ssmd.exchanges.kalshi.simulated.listing import MarketSpec
+from ssmd.exchanges.kalshi.simulated.candles import Candles, Ledger
+from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, MarketSpec
 
 ONE_DOLLAR = 10_000
 """Prices are in 1/10,000 dollar, sizes in 1/100 contract."""
@@ -22,9 +23,13 @@ class Trade(NamedTuple):
 
 
 class Market:
-    """State of one market. `yes` and `no` are resting bids by price, each in its own leg's price; no size is ever <= 0."""
+    """State of one market. `yes` and `no` are resting bids by price, each in its own leg's price; no size is ever <= 0.
+
+    `settlement` is what a YES contract pays once there is a `result`, in 1/10,000 dollar.
+    """
 
     __slots__ = (
+        "candles",
         "fair",
         "last_count",
         "last_price",
@@ -34,6 +39,7 @@ class Market:
         "phase",
         "result",
         "settled_ns",
+        "settlement",
         "spec",
         "ticker_pending",
         "ticker_sent_ns",
@@ -50,6 +56,7 @@ class Market:
         self.no: dict[int, int] = {}
         self.phase = "initialized"
         self.result = ""
+        self.settlement = 0
         self.last_price = 0
         self.last_count = 0
         self.volume = 0
@@ -58,6 +65,7 @@ class Market:
         self.settled_ns = 0
         self.ticker_pending = False
         self.ticker_sent_ns = 0
+        self.candles: Candles | None = None  # from the first ticker or trade on
 
     @property
     def best_yes(self) -> int:
@@ -68,6 +76,21 @@ class Market:
     def best_no(self) -> int:
         """Highest NO bid, 0 without."""
         return max(self.no, default=0)
+
+    def sample(self, ts_ns: int, ledger: Ledger) -> None:
+        """Note best bid and ask for the candles."""
+        if self.candles is None:
+            self.candles = Candles(ledger)
+        self.candles.quote(ts_ns // SECOND_NS, *self._quote(), self.last_price, self.open_interest)
+
+    def traded(self, price: int, count: int, ts_ns: int, ledger: Ledger) -> None:
+        """Note a trade for the candles, before it changes `last_price`."""
+        if self.candles is None:
+            self.candles = Candles(ledger)
+        self.candles.trade(ts_ns // SECOND_NS, price, count, self._quote, self.last_price, self.open_interest)
+
+    def _quote(self) -> tuple[int, int]:
+        return self.best_yes, ONE_DOLLAR - self.best_no
 
     def change(self, *, yes: bool, price: int, delta: int) -> None:
         """Add `delta` to a level; a level at exactly 0 is gone.

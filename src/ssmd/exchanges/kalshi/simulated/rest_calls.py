@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 from urllib.parse import unquote
 
 from ssmd.exchanges.kalshi.simulated import listing_queries as queries
 from ssmd.exchanges.kalshi.simulated import rest_objects as objects
 from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, Event, series_of
 from ssmd.exchanges.kalshi.simulated.listing_queries import BadParameter
-from ssmd.exchanges.kalshi.simulated.market import Market, Trade
+from ssmd.exchanges.kalshi.simulated.market import Market
+from ssmd.exchanges.kalshi.simulated.rest_history import History
+from ssmd.exchanges.kalshi.simulated.rest_listed import Answer, Listed, Query, not_found
 from ssmd.exchanges.kalshi.simulated.wire import rfc3339
 
+__all__ = ["ROOT", "Answer", "Listed", "RestCalls"]
+
 ROOT = "/trade-api/v2"
-_LIVE_WINDOW_NS = 90 * 86_400 * SECOND_NS
-_CLOSE_FILTERS = frozenset({"min_close_ts", "max_close_ts"})
-
-
-class Listed(Protocol):
-    """What is answered from: the seeded model, or what a capture holds. Trades are oldest first."""
-
-    @property
-    def markets(self) -> Mapping[str, Market]: ...
-
-    @property
-    def events(self) -> Mapping[str, Event]: ...
-
-    @property
-    def trades(self) -> Sequence[Trade]: ...
-
-    @property
-    def now_ns(self) -> int: ...
-
-
-class Answer(NamedTuple):
-    """HTTP status and JSON body."""
-
-    status: int
-    body: object
-
-
-Query = Mapping[str, str]
+LIVE_WINDOW_S = 90 * 86_400
+CAPACITY_S = 2
+"""Seconds of refill the bucket of reads holds (Basic tier, July 2026)."""
 
 
 class RestCalls:
-    """Answers GET calls under `ROOT` about `listed`."""
+    """Answers GET calls under `ROOT` about `listed`.
 
-    def __init__(self, listed: Listed, *, settlement_timer_s: int, refill_rate: int) -> None:
+    Args:
+        live_window_s: what ended longer ago is historical.
+        lag_s: lists and single calls do not know a market for so long after its creation, as the venue's do at times.
+    """
+
+    def __init__(
+        self,
+        listed: Listed,
+        *,
+        settlement_timer_s: int,
+        refill_rate: int,
+        live_window_s: int = LIVE_WINDOW_S,
+        lag_s: int = 0,
+    ) -> None:
         self._listed = listed
+        self._lag_ns = lag_s * SECOND_NS
+        self._history = History(listed, live_window_s=live_window_s, settlement_timer_s=settlement_timer_s)
         self._settlement_timer_s = settlement_timer_s
         self._refill_rate = refill_rate
         self._fixed: dict[tuple[str, ...], Callable[[Query], Answer]] = {
@@ -57,10 +50,15 @@ class RestCalls:
             ("series",): self._series_list,
             ("events",): self._events,
             ("markets",): self._markets,
-            ("markets", "trades"): self._trades,
+            ("events", "multivariate"): lambda _: Answer(200, {"events": [], "cursor": ""}),
+            ("markets", "trades"): self._history.live_trades,
+            ("markets", "candlesticks"): self._history.many_candles,
             ("markets", "orderbooks"): self._orderbooks,
-            ("historical", "cutoff"): self._cutoff,
+            ("historical", "cutoff"): self._history.cutoff,
+            ("historical", "trades"): self._history.past_trades,
+            ("historical", "markets"): self._history.past_markets,
             ("account", "limits"): self._limits,
+            ("account", "endpoint_costs"): lambda _: Answer(200, objects.ENDPOINT_COSTS),
         }
 
     def answer(self, path: str, query: Query) -> Answer:
@@ -76,49 +74,67 @@ class RestCalls:
         listed = self._listed
         match parts:
             case ("markets", ticker):
-                market = listed.markets.get(ticker)
-                return _not_found("market") if market is None else Answer(200, {"market": self._market(market)})
+                market = self._known(ticker)
+                return not_found("market") if market is None else Answer(200, {"market": self._market(market)})
             case ("markets", ticker, "orderbook"):
-                market = listed.markets.get(ticker)
+                market = self._known(ticker)
                 depth = self._depth(query)
                 return (
-                    _not_found("market") if market is None else Answer(200, {"orderbook_fp": objects.orderbook(market, depth)})
+                    not_found("market") if market is None else Answer(200, {"orderbook_fp": objects.orderbook(market, depth)})
                 )
             case ("events", ticker):
                 return self._event(ticker, query)
             case ("series", ticker):
                 event = next((event for event in listed.events.values() if event.series == ticker), None)
                 if event is None:
-                    return _not_found("series")
+                    return not_found("series")
                 return Answer(200, {"series": objects.series(series_of(event), listed.now_ns)})
+            case ("series", series, "markets", ticker, "candlesticks"):
+                return self._history.candles(ticker, series, query)
+            case ("historical", "markets", ticker):
+                return self._history.past_market(ticker)
+            case ("historical", "markets", ticker, "candlesticks"):
+                return self._history.past_candles(ticker, query)
             case _:
                 return Answer(404, {"code": "not_found", "message": "not found", "details": "page not found"})
 
     def _status(self, _: Query) -> Answer:
-        body = {"exchange_active": True, "trading_active": True, "intra_exchange_transfers_active": True}
+        now_ns = self._listed.now_ns
+        resumes_ns = self._listed.hours.resumes_ns(now_ns)
+        states = {"exchange_active": self._listed.hours.exchange_active(now_ns), "trading_active": not resumes_ns}
+        body: dict[str, object] = {
+            **states,
+            "intra_exchange_transfers_active": True,
+            "exchange_index_statuses": [{"exchange_index": 0, "intra_exchange_transfers_active": True, **states}],
+        }
+        if resumes_ns:
+            body["exchange_estimated_resume_time"] = rfc3339(resumes_ns)
         return Answer(200, body)
 
     def _limits(self, _: Query) -> Answer:
         rate = self._refill_rate
-        read = {"bucket_capacity": 2 * rate, "refill_rate": rate}
+        read = {"bucket_capacity": CAPACITY_S * rate, "refill_rate": rate}
         write = {"bucket_capacity": rate // 2, "refill_rate": rate // 2}
         return Answer(200, {"grants": [], "read": read, "usage_tier": "basic", "write": write})
-
-    def _cutoff(self, _: Query) -> Answer:
-        at = rfc3339(max(self._listed.now_ns - _LIVE_WINDOW_NS, 0))
-        names = ("market_settled_ts", "trades_created_ts", "orders_updated_ts", "market_positions_last_updated_ts")
-        return Answer(200, dict.fromkeys(names, at))
 
     def _series_list(self, query: Query) -> Answer:
         found = {event.series: series_of(event) for event in self._listed.events.values()}
         category = query.get("category", "")
-        rows = [held for _, held in sorted(found.items()) if not category or held.category == category]
+        since = queries.bounds(query, "updated")[0]
+        rows = [
+            held
+            for _, held in sorted(found.items())
+            if (not category or held.category == category)
+            and not query.get("tags")  # no series here has any
+            and since <= self._listed.now_ns // SECOND_NS
+        ]
         return Answer(200, {"series": [objects.series(held, self._listed.now_ns) for held in rows]})
 
     def _events(self, query: Query) -> Answer:
         wanted = queries.page(query, "GetEvents", default=200, maximum=200)
         statuses, tickers = queries.status_filter(query), queries.names(query, "tickers")
         series = query.get("series_ticker", "")
+        closing, updated = queries.bounds(query, "close")[0], queries.bounds(query, "updated")[0]
         members = self._members()
 
         def fits(event: Event) -> bool:
@@ -126,6 +142,7 @@ class RestCalls:
                 (not series or event.series == series)
                 and (tickers is None or event.ticker in tickers)
                 and (statuses is None or any(held.phase in statuses for held in members.get(event.ticker, ())))
+                and any(_is_after(held, closing, updated) for held in members.get(event.ticker, ()))
             )
 
         shown, cursor = queries.cut(self._listed.events.values(), lambda event: event.ticker, fits, wanted)
@@ -136,12 +153,13 @@ class RestCalls:
             if nested:
                 body["markets"] = [self._market(held) for held in members.get(event.ticker, ())]
             bodies.append(body)
-        return Answer(200, {"events": bodies, "cursor": cursor})
+        milestones: dict[str, object] = {"milestones": []} if query.get("with_milestones") == "true" else {}
+        return Answer(200, {"events": bodies, **milestones, "cursor": cursor})
 
     def _event(self, ticker: str, query: Query) -> Answer:
         event = self._listed.events.get(ticker)
         if event is None:
-            return _not_found("event")
+            return not_found("event")
         body = self._event_body(event)
         markets = [self._market(held) for held in self._members().get(ticker, ())]
         if query.get("with_nested_markets") == "true":
@@ -153,8 +171,8 @@ class RestCalls:
         wanted = queries.page(query, "GetMarkets", default=100, maximum=1000)
         statuses, tickers = queries.status_filter(query), queries.names(query, "tickers")
         event, series = query.get("event_ticker", ""), query.get("series_ticker", "")
-        _pairing(query, statuses)
-        least, most = _bounds(query, "close")
+        queries.check_pairing(query)
+        within = _times(query)
 
         def fits(held: Market) -> bool:
             return (
@@ -162,23 +180,14 @@ class RestCalls:
                 and (tickers is None or held.spec.ticker in tickers)
                 and (not event or held.spec.event.ticker == event)
                 and (not series or held.spec.event.series == series)
-                and least <= held.spec.close_ns // SECOND_NS <= most
+                and within(held)
+                and self._history.is_live(held)
+                and self._is_listed(held)
                 and query.get("mve_filter") != "only"  # this venue makes no combos
             )
 
         shown, cursor = queries.cut(self._listed.markets.values(), lambda held: held.spec.ticker, fits, wanted)
         return Answer(200, {"cursor": cursor, "markets": [self._market(held) for held in shown]})
-
-    def _trades(self, query: Query) -> Answer:
-        wanted = queries.page(query, "GetTrades", default=100, maximum=1000)
-        ticker = query.get("ticker", "")
-        least, most = _bounds(query, "")
-
-        def fits(held: Trade) -> bool:
-            return (not ticker or held.ticker == ticker) and least <= held.ts_ns // SECOND_NS <= most
-
-        shown, cursor = queries.cut(reversed(self._listed.trades), lambda held: held.trade_id, fits, wanted)
-        return Answer(200, {"cursor": cursor, "trades": [objects.trade(held) for held in shown]})
 
     def _orderbooks(self, query: Query) -> Answer:
         tickers = [name for name in query.get("tickers", "").split(",") if name]
@@ -198,6 +207,13 @@ class RestCalls:
             )
         return depth
 
+    def _known(self, ticker: str) -> Market | None:
+        held = self._listed.markets.get(ticker)
+        return held if held is not None and self._is_listed(held) and self._history.is_live(held) else None
+
+    def _is_listed(self, held: Market) -> bool:
+        return not self._lag_ns or self._listed.now_ns - held.spec.created_ns >= self._lag_ns
+
     def _market(self, held: Market) -> dict[str, object]:
         return objects.market(held, self._settlement_timer_s)
 
@@ -211,22 +227,22 @@ class RestCalls:
         return members
 
 
-def _pairing(query: Query, statuses: Iterable[str] | None) -> None:
-    """Time filters pair with one status: close with closed or none."""
-    if statuses is not None and query.get("status") != "closed" and _CLOSE_FILTERS & query.keys():
-        details = "min_close_ts and max_close_ts go with status closed or none"
-        raise BadParameter({"error": {"code": "bad_request", "message": "bad request", "details": details}})
+def _is_after(held: Market, close_s: int, updated_s: int) -> bool:
+    return held.spec.close_ns // SECOND_NS >= close_s and held.updated_ns // SECOND_NS >= updated_s
 
 
-def _bounds(query: Query, name: str) -> tuple[int, int]:
-    """Inclusive bounds in seconds from `min_{name}_ts` and `max_{name}_ts` (or `min_ts` and `max_ts`)."""
-    middle = f"{name}_" if name else ""
-    least, most = query.get(f"min_{middle}ts", ""), query.get(f"max_{middle}ts", "")
-    return (
-        queries.whole(least, f"min_{middle}ts") if least else -(1 << 62),
-        queries.whole(most, f"max_{middle}ts") if most else 1 << 62,
-    )
+def _times(query: Query) -> Callable[[Market], bool]:
+    """Whether a market's times are within the bounds asked for."""
+    created, closing = queries.bounds(query, "created"), queries.bounds(query, "close")
+    settled, updated = queries.bounds(query, "settled"), queries.bounds(query, "updated")
+    is_settled_only = bool({"min_settled_ts", "max_settled_ts"} & query.keys())
 
+    def within(held: Market) -> bool:
+        return (
+            created[0] <= held.spec.created_ns // SECOND_NS <= created[1]
+            and closing[0] <= held.spec.close_ns // SECOND_NS <= closing[1]
+            and (not is_settled_only or (held.settled_ns > 0 and settled[0] <= held.settled_ns // SECOND_NS <= settled[1]))
+            and held.updated_ns // SECOND_NS >= updated[0]
+        )
 
-def _not_found(what: str) -> Answer:
-    return Answer(404, {"error": {"code": "not_found", "message": "not found", "details": f"{what} not found"}})
+    return within

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ssmd.exchanges.kalshi.simulated.candles import Candle, Spread
 from ssmd.exchanges.kalshi.simulated.listing import Event, Series
 from ssmd.exchanges.kalshi.simulated.market import ONE_DOLLAR, Market, Trade
 from ssmd.exchanges.kalshi.simulated.wire import price, price_grid, rfc3339, size
@@ -45,7 +46,7 @@ def market(held: Market, settlement_timer_s: int) -> dict[str, object]:
         "result": held.result,
         "rules_primary": f"If {spec.yes_sub_title}, then the market resolves to Yes.",
         "rules_secondary": "",
-        "settlement_bounds_type": "fixed",
+        "settlement_bounds_type": "default",
         "settlement_timer_seconds": settlement_timer_s,
         "status": held.phase,
         "strike_type": spec.strike_type,
@@ -63,7 +64,7 @@ def market(held: Market, settlement_timer_s: int) -> dict[str, object]:
     if spec.floor_strike:
         body["floor_strike"] = msgspec.Raw(spec.floor_strike.encode())
     if held.result:
-        body["settlement_value_dollars"] = "1.0000" if held.result == "yes" else "0.0000"
+        body["settlement_value_dollars"] = price(held.settlement)
     if held.settled_ns:
         body["settlement_ts"] = rfc3339(held.settled_ns)
     return body
@@ -129,6 +130,59 @@ def series(held: Series, updated_ns: int) -> dict[str, object]:
         "title": held.title,
     }
 
+
+def candle(held: Candle) -> dict[str, object]:
+    """A candlestick of the live calls."""
+    prices: dict[str, str] = {}
+    if held.price is not None:
+        prices = _spread(held.price, "_dollars")
+        prices |= {
+            "mean_dollars": price(held.mean),
+            "min_dollars": price(held.price.low),
+            "max_dollars": price(held.price.high),
+        }
+    if held.previous:
+        prices["previous_dollars"] = price(held.previous)
+    return {
+        "end_period_ts": held.end_s,
+        "yes_bid": _spread(held.bid, "_dollars"),
+        "yes_ask": _spread(held.ask, "_dollars"),
+        "price": prices,
+        "volume_fp": size(held.volume),
+        "open_interest_fp": size(held.open_interest),
+    }
+
+
+def past_candle(held: Candle) -> dict[str, object]:
+    """A candlestick of the historical call: no suffixes, null where there is nothing."""
+    prices: dict[str, str | None] = dict.fromkeys(("open", "low", "high", "close", "mean", "previous"))
+    if held.price is not None:
+        prices |= {**_spread(held.price, ""), "mean": price(held.mean)}
+    if held.previous:
+        prices["previous"] = price(held.previous)
+    return {
+        "end_period_ts": held.end_s,
+        "yes_bid": _spread(held.bid, ""),
+        "yes_ask": _spread(held.ask, ""),
+        "price": prices,
+        "volume": size(held.volume),
+        "open_interest": size(held.open_interest),
+    }
+
+
+def _spread(held: Spread, suffix: str) -> dict[str, str]:
+    return {f"{name}{suffix}": price(getattr(held, name)) for name in ("open", "low", "high", "close")}
+
+
+ENDPOINT_COSTS: Mapping[str, object] = {
+    "default_cost": 10,
+    "endpoint_costs": [
+        {"cost": 30, "method": "POST", "path": "/trade-api/v2/account/api_usage_level/upgrade"},
+        {"cost": 50, "method": "GET", "path": "/trade-api/v2/cfbenchmarks"},
+        {"cost": 2, "method": "GET", "path": "/trade-api/v2/portfolio/orders/:order_id"},
+    ],
+}
+"""Costs in tokens, as recorded in July 2026 (the calls that exist here all have the default)."""
 
 SCHEDULE: Mapping[str, object] = {
     "schedule": {

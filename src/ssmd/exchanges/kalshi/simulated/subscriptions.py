@@ -5,12 +5,13 @@ Rules (Kalshi's AsyncAPI document and recordings of 2025 and 2026):
 - `seq` counts per sid over snapshots, deltas, trades, lifecycle, `ok`, `unsubscribed` and errors of the sid;
   `subscribed` and everything on `ticker` carry none.
 - New tickers of a book subscription get a snapshot; tickers already there do not.
+- `sending_ts_ms`, where the venue sends it, is the last key of every frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -50,8 +51,22 @@ ERRORS = {
     13: "Unsupported action",
     14: "Market Ticker required",
     15: "Action required",
+    18: "Command timeout",
+    19: "shard_factor must be > 0",
+    20: "shard_factor is required when shard_key is set",
+    21: "shard_key must be >= 0 and < shard_factor",
+    22: "shard_factor must be <= 100",
     25: "Subscription buffer overflow",
+    26: "Subscription market limit exceeded",
+    27: "Too many requests",
 }
+
+
+class Limits(NamedTuple):
+    """What a session may ask for: markets over all its subscriptions (changelog of 2026-06-18), commands a second."""
+
+    markets: int = 500_000
+    commands_s: int = 10_000
 
 
 class Venue(Protocol):
@@ -67,9 +82,19 @@ class Venue(Protocol):
 class Subscription:
     """One channel of one connection; `tickers` None means every market."""
 
-    __slots__ = ("channel", "quiet_acks", "seq", "sid", "tickers", "yes_priced")
+    __slots__ = ("_sending_ms", "channel", "quiet_acks", "seq", "sid", "tickers", "yes_priced")
 
-    def __init__(self, channel: str, sid: int, tickers: set[str] | None, *, yes_priced: bool, quiet_acks: bool) -> None:
+    def __init__(
+        self,
+        channel: str,
+        sid: int,
+        tickers: set[str] | None,
+        *,
+        yes_priced: bool,
+        quiet_acks: bool,
+        sending_ms: Callable[[], int],
+    ) -> None:
+        self._sending_ms = sending_ms
         self.channel = channel
         self.sid = sid
         self.tickers = tickers
@@ -80,9 +105,9 @@ class Subscription:
     def frame(self, kind: str, body: bytes, command_id: int = 0) -> bytes:
         """The next frame of this subscription."""
         if self.channel in _UNSEQUENCED:
-            return wire.frame(kind, self.sid, 0, body, command_id)
+            return wire.frame(kind, self.sid, 0, body, command_id, self._sending_ms())
         self.seq += 1
-        return wire.frame(kind, self.sid, self.seq, body, command_id)
+        return wire.frame(kind, self.sid, self.seq, body, command_id, self._sending_ms())
 
 
 class _Refused(Exception):
@@ -93,11 +118,21 @@ class _Refused(Exception):
         self.code = code
 
 
-class Subscriptions:
-    """State of one connection."""
+def _never() -> int:
+    return 0
 
-    def __init__(self, venue: Venue) -> None:
+
+class Subscriptions:
+    """State of one connection.
+
+    Args:
+        sending_ms: the time to stamp each frame with as `sending_ts_ms`; 0 = without.
+    """
+
+    def __init__(self, venue: Venue, limits: Limits = Limits(), sending_ms: Callable[[], int] = _never) -> None:  # noqa: B008 - immutable
         self._venue = venue
+        self._limits = limits
+        self._sending_ms = sending_ms
         self._next_sid = 1
         self.by_channel: dict[str, Subscription] = {}
 
@@ -119,25 +154,28 @@ class Subscriptions:
             del self.by_channel[subscription.channel]
         return frames
 
-    def command(self, text: bytes | str) -> list[bytes]:
-        """The frames that answer one command."""
+    def command(self, text: bytes | str, refused_with: int = 0) -> list[bytes]:
+        """The frames that answer one command; `refused_with` is the code of an error it gets whatever it says, 0 = none."""
         try:
             command = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return [_error(0, 1)]
+            return [self._error(0, 1)]
         if not isinstance(command, dict):
-            return [_error(0, 1)]
+            return [self._error(0, 1)]
         given = command.get("id", 0)
         command_id = given if isinstance(given, int) and not isinstance(given, bool) and given > 0 else 0
+        if refused_with:
+            return [self._error(command_id, refused_with)]
         try:
             return self._answer(command_id, command.get("cmd"), command.get("params"))
         except _Refused as refused:
-            return [_error(command_id, refused.code)]
+            return [self._error(command_id, refused.code)]
 
     def _answer(self, command_id: int, name: object, params: object) -> list[bytes]:
         if name == "list_subscriptions":
             held = sorted(self.by_channel.values(), key=lambda subscription: subscription.sid)
-            return [wire.reply("ok", command_id, [{"channel": held_.channel, "sid": held_.sid} for held_ in held])]
+            rows = [{"channel": held_.channel, "sid": held_.sid} for held_ in held]
+            return [wire.reply("ok", command_id, rows, self._sending_ms())]
         if name not in {"subscribe", "unsubscribe", "update_subscription"}:
             raise _Refused(5)
         if not isinstance(params, dict) or not params:
@@ -151,13 +189,16 @@ class Subscriptions:
     def _subscribe(self, command_id: int, params: dict[str, Any]) -> list[bytes]:
         channels = _names(params.get("channels"), missing=3)
         tickers = self._tickers(params)
+        if "communications" in channels:
+            _check_shard(params)
+        self._check_room(sum(len(set(tickers) - self._held_of(channel)) for channel in channels if channel in _FILTERED))
         acks: list[bytes] = []
         data: list[bytes] = []
         for channel in dict.fromkeys(channels):
             if channel not in CHANNELS:
-                acks.append(_error(command_id, 8))
+                acks.append(self._error(command_id, 8))
             elif channel == BOOK and not tickers:
-                acks.append(_error(command_id, 14))
+                acks.append(self._error(command_id, 14))
             elif channel in self.by_channel:
                 merged, added = self._merge(self.by_channel[channel], tickers, command_id)
                 acks.append(merged)
@@ -170,10 +211,12 @@ class Subscriptions:
                     wanted,
                     yes_priced=params.get("use_yes_price") is True,
                     quiet_acks=params.get("skip_ticker_ack") is True,
+                    sending_ms=self._sending_ms,
                 )
                 self._next_sid += 1
                 self.by_channel[channel] = subscription
-                acks.append(wire.reply("subscribed", command_id, {"channel": channel, "sid": subscription.sid}))
+                body = {"channel": channel, "sid": subscription.sid}
+                acks.append(wire.reply("subscribed", command_id, body, self._sending_ms()))
                 data += self._first_frames(subscription, sorted(wanted or ()), params)
         return acks + data
 
@@ -213,12 +256,13 @@ class Subscriptions:
         for sid in sids:
             held = self._by_sid(sid)
             if held is None:
-                frames.append(_error(command_id, 7))
+                frames.append(self._error(command_id, 7))
                 continue
             held.seq += 1
-            frames.append(
-                msgspec.json.encode({"id": command_id, "sid": held.sid, "seq": held.seq, "type": "unsubscribed"}) + b"\n"
-            )
+            reply: dict[str, object] = {"id": command_id, "sid": held.sid, "seq": held.seq, "type": "unsubscribed"}
+            if sending_ms := self._sending_ms():
+                reply["sending_ts_ms"] = sending_ms
+            frames.append(msgspec.json.encode(reply) + b"\n")
             del self.by_channel[held.channel]
         return frames
 
@@ -247,8 +291,20 @@ class Subscriptions:
         if action == "delete_markets":
             held.tickers.difference_update(tickers)
             return [self._ok(held, command_id)]
+        self._check_room(len(set(tickers) - held.tickers))
         ack, added = self._merge(held, tickers, command_id)
         return [ack, *self._first_frames(held, added, params)]
+
+    def _held_of(self, channel: str) -> set[str]:
+        held = self.by_channel.get(channel)
+        return set() if held is None or held.tickers is None else held.tickers
+
+    def _check_room(self, wanted: int) -> None:
+        if wanted + sum(len(held.tickers or ()) for held in self.by_channel.values()) > self._limits.markets:
+            raise _Refused(26)
+
+    def _error(self, command_id: int, code: int) -> bytes:
+        return wire.reply("error", command_id, {"code": code, "msg": ERRORS[code]}, self._sending_ms())
 
     def _by_sid(self, sid: object) -> Subscription | None:
         return next((held for held in self.by_channel.values() if held.sid == sid and not isinstance(sid, bool)), None)
@@ -273,5 +329,15 @@ def _names(value: object, *, missing: int) -> list[str]:
     return value
 
 
-def _error(command_id: int, code: int) -> bytes:
-    return wire.reply("error", command_id, {"code": code, "msg": ERRORS[code]})
+def _check_shard(params: dict[str, Any]) -> None:
+    factor, key = params.get("shard_factor"), params.get("shard_key")
+    if factor is None:
+        if key is not None:
+            raise _Refused(20)
+        return
+    if not isinstance(factor, int) or factor <= 0:
+        raise _Refused(19)
+    if factor > 100:
+        raise _Refused(22)
+    if key is not None and not (isinstance(key, int) and 0 <= key < factor):
+        raise _Refused(21)

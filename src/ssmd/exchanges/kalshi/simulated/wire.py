@@ -55,21 +55,24 @@ def rfc3339(ts_ns: int) -> str:
     return f"{_second(seconds)}.{fraction:06d}".rstrip("0").rstrip(".") + "Z"
 
 
-def frame(kind: str, sid: int, seq: int, body: bytes, command_id: int = 0) -> bytes:
-    """A frame on a subscription; `seq` 0 leaves the key out (ticker), `command_id` 0 too."""
+def frame(kind: str, sid: int, seq: int, body: bytes, command_id: int = 0, sending_ms: int = 0) -> bytes:
+    """A frame on a subscription; `seq` 0 leaves the key out (ticker), `command_id` 0 and `sending_ms` 0 too."""
     head = f'{{"type":"{kind}"'
     if command_id:
         head += f',"id":{command_id}'
     head += f',"sid":{sid}'
     if seq:
         head += f',"seq":{seq}'
+    if sending_ms:
+        return b'%b,"msg":%b,"sending_ts_ms":%d}\n' % (head.encode(), body, sending_ms)
     return b'%b,"msg":%b}\n' % (head.encode(), body)
 
 
-def reply(kind: str, command_id: int, body: object) -> bytes:
-    """A frame that answers a command outside any subscription; `command_id` 0 leaves `id` out."""
+def reply(kind: str, command_id: int, body: object, sending_ms: int = 0) -> bytes:
+    """A frame that answers a command outside any subscription; `command_id` 0 leaves `id` out, `sending_ms` 0 too."""
     head = f'{{"type":"{kind}",' + (f'"id":{command_id},' if command_id else "")
-    return b'%b"msg":%b}\n' % (head.encode(), _json.encode(body))
+    tail = f',"sending_ts_ms":{sending_ms}' if sending_ms else ""
+    return b'%b"msg":%b%b}\n' % (head.encode(), _json.encode(body), tail.encode())
 
 
 def delta_message(market: Market, *, yes: bool, level: int, delta: int, ts_ns: int) -> Message:
@@ -176,6 +179,12 @@ def event_message(event: Event) -> Message:
         "strike_date": event.strike_ns // SECOND_NS,
     }
     return Message("market_lifecycle_v2", "event_lifecycle", "", _json.encode(body))
+
+
+def fee_message(event_ticker: str) -> Message:
+    """An `event_fee_update` that clears the event's own fees."""
+    body = {"event_ticker": event_ticker, "fee_type_override": None, "fee_multiplier_override": None}
+    return Message("market_lifecycle_v2", "event_fee_update", "", _json.encode(body))
 
 
 def _levels(side: Mapping[int, int]) -> str:
