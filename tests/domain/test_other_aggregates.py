@@ -107,7 +107,7 @@ WALKS: list[tuple[Decider[Any, Any, Any], list[Step]]] = [
                 ],
             ),
             (listing.ObserveAbsence("KX-1", "gone"), [listing.MarketDelisted("KX-1", "gone")]),
-            (listing.ObserveMarket(LATER), [listing.MarketRelisted("KX-1")]),
+            (listing.ObserveMarket(LATER), [listing.MarketRelisted(LATER)]),
             (listing.ObserveStage("KX-1", "closed", 10), [listing.MarketClosed("KX-1", 10)]),
             (listing.ObserveStage("KX-1", "determined", 11, "yes"), [listing.MarketDetermined("KX-1", 11, "yes")]),
             (

@@ -135,8 +135,8 @@ def test_the_list_is_bounded_and_its_indexes_agree_with_it() -> None:
                 listings.apply(MarketDelisted(ticker, "gone"))
                 after = replace(naive[ticker], is_delisted=True)
             case _:
-                listings.apply(MarketRelisted(ticker))
-                after = replace(naive[ticker], is_delisted=False)
+                listings.apply(MarketRelisted(naive[ticker].market))
+                after = Standing(naive[ticker].market)
         naive.pop(ticker, None)
         naive[ticker] = after
         if len(naive) > 20:

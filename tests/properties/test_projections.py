@@ -190,7 +190,7 @@ others = st.one_of(
                 listing.MarketAmended, ticker=market_names, at_ns=times, stage=st.just("closed"), result=text, value=text
             ),
             st.builds(listing.MarketDelisted, ticker=market_names, reason=text),
-            st.builds(listing.MarketRelisted, ticker=market_names),
+            st.builds(listing.MarketRelisted, market=markets),
         ),
     ),
     st.tuples(

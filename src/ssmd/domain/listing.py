@@ -1,7 +1,7 @@
 """Aggregate `listing . {feed} . {venue event}`: the master data of one venue event's markets, as the venue tells it.
 
-    listed -> closed -> determined -> settled          relisted brings a delisted one back as it was
-    listed | closed | determined | settled -> delisted
+    listed -> closed -> determined -> settled
+    listed | closed | determined | settled -> delisted -> relisted: listed again, as the venue shows it then
 
 Prices, volumes, open interest and update times are no master data and have no place here. A stage may be skipped (the
 venue was not asked in time), and one that went back is an amendment.
@@ -75,6 +75,10 @@ class ObserveAbsence(msgspec.Struct, frozen=True):
 class MarketListed(msgspec.Struct, frozen=True, tag_field="type", tag="listing.market-listed.v1"):
     market: Market
 
+    @property
+    def ticker(self) -> str:
+        return self.market.ticker
+
 
 class MarketChanged(msgspec.Struct, frozen=True, tag_field="type", tag="listing.market-changed.v1"):
     """`changes` are sorted by field."""
@@ -119,7 +123,13 @@ class MarketDelisted(msgspec.Struct, frozen=True, tag_field="type", tag="listing
 
 
 class MarketRelisted(msgspec.Struct, frozen=True, tag_field="type", tag="listing.market-relisted.v1"):
-    ticker: str
+    """The whole market again, and at stage "listed": meanwhile its ticker may have been another event's."""
+
+    market: Market
+
+    @property
+    def ticker(self) -> str:
+        return self.market.ticker
 
 
 ListingCommand = ObserveMarket | ObserveStage | ObserveAbsence
@@ -184,9 +194,10 @@ def _observe(state: State, market: Market) -> tuple[ListingEvent, ...]:
     standing = state.markets.get(market.ticker)
     if standing is None:
         return (MarketListed(market),)
-    relisted: tuple[ListingEvent, ...] = (MarketRelisted(market.ticker),) if standing.is_delisted else ()
+    if standing.is_delisted:
+        return (MarketRelisted(market),)
     changes = changes_between(standing.market, market)
-    return (*relisted, MarketChanged(market.ticker, changes)) if changes else relisted
+    return (MarketChanged(market.ticker, changes),) if changes else ()
 
 
 def _stage(standing: Standing, command: ObserveStage) -> tuple[ListingEvent, ...]:
@@ -249,7 +260,7 @@ def changed(market: Market, changes: tuple[Change, ...]) -> Market:
 
 
 def evolve(state: State, event: ListingEvent) -> State:
-    ticker = event.market.ticker if isinstance(event, MarketListed) else event.ticker
+    ticker = event.ticker
     standing = state.markets.get(ticker)
     return State(state.markets | {ticker: evolve_market(standing or Standing(Market(ticker)), event)})
 
@@ -258,7 +269,7 @@ def evolve_market(standing: Standing, event: ListingEvent) -> Standing:
     """One market after an event of its own."""
     replace = msgspec.structs.replace
     match event:
-        case MarketListed(market=market):
+        case MarketListed(market=market) | MarketRelisted(market=market):
             return Standing(market)
         case MarketChanged(changes=changes):
             return replace(standing, market=changed(standing.market, changes))
@@ -272,8 +283,6 @@ def evolve_market(standing: Standing, event: ListingEvent) -> Standing:
             return replace(standing, stage=stage, result=result, value=value)
         case MarketDelisted():
             return replace(standing, is_delisted=True)
-        case MarketRelisted():
-            return replace(standing, is_delisted=False)
 
 
 DECIDER: Decider[ListingCommand, ListingEvent, State] = Decider(AGGREGATE, ("feed", "event"), State(), decide, evolve, EVENTS)

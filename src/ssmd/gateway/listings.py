@@ -12,7 +12,16 @@ import msgspec
 import structlog
 
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.domain.listing import AGGREGATE, ListingEvent, Market, MarketChanged, MarketListed, Standing, evolve_market
+from ssmd.domain.listing import (
+    AGGREGATE,
+    ListingEvent,
+    Market,
+    MarketChanged,
+    MarketListed,
+    MarketRelisted,
+    Standing,
+    evolve_market,
+)
 from ssmd.errors import Rejected, SsmdError
 from ssmd.gateway.interests import ALL_TICKERS
 from ssmd.projections.projection import id_parts
@@ -34,7 +43,7 @@ class Listings:
 
     def apply(self, event: ListingEvent) -> None:
         """The next event of any market."""
-        ticker = event.market.ticker if isinstance(event, MarketListed) else event.ticker
+        ticker = event.ticker
         before = self._standings.pop(ticker, None)
         after = evolve_market(before or Standing(Market(ticker)), _without_attributes(event))
         if before is not None:
@@ -93,7 +102,7 @@ class Listings:
 def _without_attributes(event: ListingEvent) -> ListingEvent:
     """What the gateway tells holds none of them, and they are most of the bytes."""
     replace = msgspec.structs.replace
-    if isinstance(event, MarketListed):
+    if isinstance(event, MarketListed | MarketRelisted):
         return replace(event, market=replace(event.market, attributes={}))
     if isinstance(event, MarketChanged):
         return replace(event, changes=tuple(one for one in event.changes if not one.field.startswith("attributes.")))

@@ -91,9 +91,16 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
 
 def _fold_listing(rows: Rows, recorded: RecordedEvent, event: listing.ListingEvent) -> None:
     feed, venue_event = id_parts(recorded.envelope)
-    ticker = event.market.ticker if isinstance(event, listing.MarketListed) else event.ticker
+    ticker = event.ticker
     key = row_key(_MARKET, feed, ticker)
     before = rows.get(key, MarketRow)
+    if (
+        before is not None
+        and before.event != venue_event
+        and not isinstance(event, listing.MarketListed | listing.MarketRelisted)
+    ):
+        # The ticker is another event's by now: what becomes of the old one's market is in the journal.
+        return
     ts_ns = recorded.envelope.ts_ns
     standing = (
         Standing(Market(ticker))
