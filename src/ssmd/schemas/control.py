@@ -57,7 +57,7 @@ class Connected(Fact, frozen=True, tag="connected"):
 
 class Disconnected(Fact, frozen=True, tag="disconnected"):
     """The session is over. Causes: closed-by-venue, connection-lost, stale, killed, stopped, tape-full, channel-error,
-    frame-too-large, fenced, handshake-refused.
+    frame-too-large, fenced, handshake-refused, planned-pause (the venue fell silent when it had said it would).
 
     Attributes:
         cause: one of the above.

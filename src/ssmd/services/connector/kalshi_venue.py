@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 
 from ssmd.clock import Clock
 from ssmd.errors import Unavailable
@@ -15,21 +14,22 @@ from ssmd.exchanges.adapter import Subscription
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.exchanges.kalshi.session import KalshiSession
 from ssmd.exchanges.kalshi.signing import PrivateKey, headers
+from ssmd.exchanges.kalshi.subscriptions import UNFILTERED
+from ssmd.identifiers import system_random
+from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
 from ssmd.services.connector.venue import Venue
 
-PAGE_LIMIT: Final = 1000
-PAGES_MAX: Final = 1000
 REST_TIMEOUT_S: Final = 10.0
+ROTATION_GRACE_S: Final = 45
+"""For how long a key that was accepted before may be refused before that counts as final: another one may be on its way."""
 _EXPIRED: Final = b"header_timestamp_expired"
 
 
-class _Market(msgspec.Struct):
-    ticker: str
+class VenueKey(NamedTuple):
+    """What requests are signed with; `private_key` None = nothing is signed."""
 
-
-class _Page(msgspec.Struct):
-    markets: list[_Market]
-    cursor: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
+    key_id: str
+    private_key: PrivateKey | None
 
 
 class KalshiAccess:
@@ -37,6 +37,7 @@ class KalshiAccess:
 
     Args:
         key_id, private_key: sign handshakes and REST calls; None where the other side asks for no signature.
+        ask_key: the key as it is now, asked for each signature, in place of those two.
         tickers: what to capture; empty = every open market without combos, up to `tickers_max`.
     """
 
@@ -45,8 +46,9 @@ class KalshiAccess:
         *,
         rest_url: str,
         websocket_url: str,
-        key_id: str,
-        private_key: PrivateKey | None,
+        key_id: str = "",
+        private_key: PrivateKey | None = None,
+        ask_key: Callable[[], VenueKey] | None = None,
         channels: Sequence[str],
         tickers: Sequence[str],
         tickers_max: int,
@@ -54,8 +56,11 @@ class KalshiAccess:
     ) -> None:
         self._rest_url = rest_url
         self._websocket_url = websocket_url
-        self._key_id = key_id
-        self._private_key = private_key
+        fixed = VenueKey(key_id, private_key)
+        self._ask_key = ask_key
+        self._key = ask_key or (lambda: fixed)
+        self._signed_by = self._accepted = VenueKey("", None)
+        self._refused_since_ns = 0
         self._channels = tuple(channels)
         self._tickers = tuple(tickers)
         self._tickers_max = tickers_max
@@ -63,59 +68,92 @@ class KalshiAccess:
 
     def venue(self, feed: str, wire: str) -> Venue:
         """What the connector needs to know."""
+        pauses = Pauses(self.listing(), self._clock)
         return Venue(
             feed=feed,
             websocket_url=self._websocket_url,
             wire=wire,
-            headers=lambda: self._signed("GET", self._websocket_url),
+            headers=self._handshake,
             subscription=self._subscription,
-            new_session=KalshiSession,
+            new_session=lambda subscription: _NoticedSession(subscription, self._on_accepted),
             new_mapper=lambda session: KalshiMapper(feed, session),
-            is_fatal=is_fatal,
+            is_fatal=self._is_fatal,
+            pause_at=pauses.text_at,
+            prepare=pauses.refresh,
+            shared_channels=frozenset(UNFILTERED),
         )
 
+    def listing(self) -> KalshiListing:
+        """The venue's listing, asked with this access."""
+        return KalshiListing(self._rest_url, lambda url: self._signed("GET", url), system_random)
+
+    def _handshake(self) -> dict[str, str]:
+        self._signed_by = self._key()
+        return self._signed("GET", self._websocket_url)
+
+    def _on_accepted(self) -> None:
+        self._accepted, self._refused_since_ns = self._signed_by, 0
+
+    def _is_fatal(self, status: int, body: bytes) -> bool:
+        """As `is_fatal`, but a key that may still change is given time to."""
+        if not is_fatal(status, body):
+            return False
+        if self._ask_key is None or self._signed_by != self._accepted:
+            return True
+        now_ns = self._clock.now_ns()
+        self._refused_since_ns = self._refused_since_ns or now_ns
+        return now_ns - self._refused_since_ns > ROTATION_GRACE_S * 1_000_000_000
+
     def _signed(self, method: str, url: str) -> dict[str, str]:
-        if self._private_key is None:
+        key = self._key()
+        if key.private_key is None:
             return {}
-        return headers(self._key_id, self._private_key, self._clock.now_ns() // 1_000_000, method, urlsplit(url).path)
+        return headers(key.key_id, key.private_key, self._clock.now_ns() // 1_000_000, method, urlsplit(url).path)
 
     async def _subscription(self) -> Subscription:
         tickers = self._tickers or await self._open_tickers()
         return Subscription(self._channels, tickers)
 
     async def _open_tickers(self) -> tuple[str, ...]:
-        """All open markets' tickers, in the venue's order; cut at `tickers_max`.
+        """All open markets' tickers, in the venue's order; cut at `tickers_max`. Raises as `KalshiListing.open_markets`."""
+        found = await self.listing().open_markets(limit=self._tickers_max)
+        return tuple(one.ticker for one in found)[: self._tickers_max]
 
-        Raises:
-            Unavailable: no answer, an answer that does not fit, or a cursor that goes in circles.
-        """
-        url = f"{self._rest_url}/markets"
-        found: dict[str, None] = {}
-        cursor, seen = "", set[str]()
+
+class _NoticedSession(KalshiSession):
+    """Tells that its handshake was accepted."""
+
+    def __init__(self, subscription: Subscription, on_accepted: Callable[[], None]) -> None:
+        super().__init__(subscription)
+        self._on_accepted = on_accepted
+
+    def open(self) -> list[bytes]:
+        self._on_accepted()
+        return super().open()
+
+
+async def ask_whether_accepted(rest_url: str, key: VenueKey, clock: Clock) -> str:
+    """Why Kalshi refuses `key`, "" = it takes it. Asks for the account's limits, which nobody else may see.
+
+    Raises:
+        Unavailable: no answer that says so.
+    """
+    url = f"{rest_url}/account/limits"
+    if key.private_key is None:
+        return "there is no private key"
+    signed = headers(key.key_id, key.private_key, clock.now_ns() // 1_000_000, "GET", urlsplit(url).path)
+    try:
         async with httpx.AsyncClient(timeout=REST_TIMEOUT_S) as client:
-            for _ in range(PAGES_MAX):
-                page = await self._page(client, url, cursor)
-                found.update(dict.fromkeys(market.ticker for market in page.markets))
-                cursor = page.cursor
-                if not cursor or len(found) >= self._tickers_max:
-                    return tuple(found)[: self._tickers_max]
-                if cursor in seen:
-                    raise Unavailable(f"the listing at {url} goes in circles: cursor {cursor[:40]!r} came twice")
-                seen.add(cursor)
-        raise Unavailable(f"the listing at {url} has more than {PAGES_MAX} pages")
-
-    async def _page(self, client: httpx.AsyncClient, url: str, cursor: str) -> _Page:
-        params = {"status": "open", "mve_filter": "exclude", "limit": str(PAGE_LIMIT), **({"cursor": cursor} if cursor else {})}
-        try:
-            answer = await client.get(url, params=params, headers=self._signed("GET", url))
-        except httpx.HTTPError as error:
-            raise Unavailable(f"cannot reach {url}: {error or type(error).__name__}") from error
-        if answer.status_code != httpx.codes.OK:
-            raise Unavailable(f"{url} answered {answer.status_code}: {answer.text[:200]}")
-        try:
-            return msgspec.json.decode(answer.content, type=_Page)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{url} answered what is no page of markets: {error}") from error
+            answer = await client.get(url, headers=signed)
+    except httpx.HTTPError as error:
+        raise Unavailable(f"cannot reach {url}: {type(error).__name__}") from error
+    if answer.status_code == httpx.codes.OK:
+        return ""
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if _EXPIRED in answer.content:
+            raise Unavailable(f"{url} says that our clock is off", mend="set this machine's clock")
+        return f"the venue answered {answer.status_code}: it does not take this key"
+    raise Unavailable(f"{url} answered {answer.status_code}")
 
 
 def is_fatal(status: int, body: bytes) -> bool:

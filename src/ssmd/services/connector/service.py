@@ -7,8 +7,9 @@ The socket loop waits for none of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,23 +18,28 @@ import structlog
 from ssmd import __version__, crash_points
 from ssmd.application.handler import Application
 from ssmd.clock import Clock, DayCalendar
+from ssmd.domain.capture import CaptureEvent
 from ssmd.errors import Misconfigured, Rejected, Unavailable
+from ssmd.exchanges.adapter import ListingChange, Mapper
 from ssmd.identifiers import RandomBytes
-from ssmd.schemas.control import AnyFact, Connected, Disconnected, PreviousSession
+from ssmd.schemas.control import AnyFact, ClockStepped, Connected, Disconnected, PreviousSession
 from ssmd.services.component import Health
 from ssmd.services.connector.archive_watch import ArchiveWatch
+from ssmd.services.connector.conversation import Conversation
 from ssmd.services.connector.fact_journal import FactJournal
 from ssmd.services.connector.flushing import until_handed_on
-from ssmd.services.connector.sessions import close_killed_session, new_session_number, next_epoch
+from ssmd.services.connector.quarantine import Quarantine
+from ssmd.services.connector.sessions import begin_session, close_killed_session, new_session_number, next_epoch
 from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.connector.tape_follower import Names, TapeFollower
 from ssmd.services.connector.tape_keeper import TapeKeeper
+from ssmd.services.connector.tape_writing import follow, sync_tape, until_written
 from ssmd.services.connector.venue import Venue
 from ssmd.services.connector.venue_socket import Ending, VenueSocket
 from ssmd.services.first_failure import first_failure
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher
-from ssmd.streams.recorder import Recorder
+from ssmd.streams.recorder import STEP_NS, Recorder
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
 from ssmd.streams.transport import Transport
@@ -42,7 +48,8 @@ TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""
 DRAIN_S: Final = 10.0
 """How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
-BACKOFF_MAX_S: Final = 30.0
+SILENCES: Final = frozenset({"stale", "closed-by-venue", "connection-lost"})
+"""Endings that are no outage during a planned pause."""
 QUICK_RETRY_S: Final = 60.0
 """A connection that lived this long resets the backoff."""
 
@@ -84,6 +91,12 @@ class ConnectorService:
         self._crash_point = crash_point or crash_points.no_crash
         self._application = application
         self._stopping = asyncio.Event()
+        self._quarantine = Quarantine(transport, env, random, self._log)
+        self._conversation: Conversation | None = None
+        self._mapper: Mapper | None = None
+        self._pause = ""
+        self._last_ts_ns = 0
+        self._clock_offset_ns: int | None = None
         self._socket: VenueSocket | None = None
         self._recorder: Recorder | None = None
         self._tape: TapeWriter | None = None
@@ -114,17 +127,12 @@ class ConnectorService:
         if tape.cut is not None:
             self._log.warning("torn-tail-cut", size_bytes=tape.cut.size_bytes, kept_as=tape.cut.kept_as)
         self._facts = FactJournal(
-            self._application,
-            self._directory,
-            venue.new_mapper,
-            venue.feed,
-            self.instance,
-            self._random,
-            on_fenced=self._on_fenced,
-            crash_point=self._crash_point,
-        )
+            self._application, self._directory, venue.new_mapper, venue.feed, self.instance, self._random,
+            on_fenced=self._on_fenced, crash_point=self._crash_point,
+        )  # fmt: skip
+        self._last_ts_ns = tape.end.last_ts_ns
         self._follower = TapeFollower(
-            self._directory, self._names, venue.new_mapper, self._publisher, self._facts, self._random
+            self._directory, self._names, self._new_mapper, self._publisher, self, self._random, self._quarantine.offer
         )
         before = close_killed_session(tape, self._clock, self._new_recorder, self._calendar.day_of)
         self._carried = before.facts
@@ -136,10 +144,13 @@ class ConnectorService:
         )  # fmt: skip
         self._crash_point(crash_points.SESSION_CLOSED)
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._follow(self._follower))
+            following = group.create_task(follow(self._follower, self._publisher, self._random))
             journaling = group.create_task(self._facts.run())
-            syncing = group.create_task(self._sync(tape))
+            syncing = group.create_task(
+                sync_tape(tape, self._settings.fsync_ms / 1000, self._crash_point, self._on_tape_trouble)
+            )
             ticking = group.create_task(self._tick())
+            quarantining = group.create_task(self._quarantine.run())
             watching = group.create_task(keeper.run(self._settings.watch_s))
             await self._connect_until_stopped(before.previous)
             try:
@@ -150,23 +161,10 @@ class ConnectorService:
                     await journaling
             except TimeoutError:
                 self._log.warning("left-on-tape", acked_session=self._publisher.acked.session, acked_n=self._publisher.acked.n)
-            for task in (following, journaling, syncing, ticking, watching):
+            for task in (following, journaling, syncing, ticking, watching, quarantining):
                 task.cancel()
         if self._fenced:
             raise Rejected("capture-fenced", self._fenced, mend="stop one of the two connectors of this connection")
-
-    async def _follow(self, follower: TapeFollower) -> None:
-        attempt = 0
-        while True:
-            try:
-                reached = await self._publisher.begin()
-                break
-            except Unavailable as error:
-                self._publisher.away = error.message
-                attempt += 1
-                await asyncio.sleep(backoff_s(attempt, self._random, max_s=2.0))
-        self._publisher.away = ""
-        await follower.run(reached)
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -201,33 +199,31 @@ class ConnectorService:
                 previous = await self._one_session(previous)
                 attempt = 0 if asyncio.get_running_loop().time() - began_s > QUICK_RETRY_S else attempt + 1
             except Unavailable as error:
+                self._pause = self._venue.pause_at(self._clock.now_ns())
                 self._trouble = error.message
                 attempt += 1
                 self._log.warning("not-connected", reason=error.message, attempt=attempt)
             if self._stopping.is_set():
                 return
-            delay_s = backoff_s(max(1, attempt), self._random, first_s=self._settings.backoff_first_s, max_s=BACKOFF_MAX_S)
+            delay_s = backoff_s(
+                max(1, attempt), self._random, first_s=self._settings.backoff_first_s, max_s=self._settings.backoff_max_s
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._stopping.wait()
 
     async def _one_session(self, previous: PreviousSession | None) -> PreviousSession:
         venue = self._venue
-        subscription = await venue.subscription()
-        protocol = venue.new_session(subscription)
-        recorder: Recorder | None = None
+        await venue.prepare()
+        protocol = venue.new_session(await venue.subscription())
+        conversation: Conversation | None = None
         early: list[bytes] = []
 
         def on_frame(payload: bytes) -> None:
-            if recorder is None:
+            if conversation is None:
                 early.append(payload)
-                return
-            recorder.frame(payload)
-            self._frames += 1
-            for command in protocol.receive(payload):
-                self._send(recorder, socket, command)
-            if protocol.failure:
-                raise Unavailable(protocol.failure)
+            else:
+                conversation.frame(payload)
 
         socket = await VenueSocket.open(
             venue.websocket_url,
@@ -238,32 +234,19 @@ class ConnectorService:
             stale_s=venue.stale_s,
         )
         self._socket = socket
-        recorder = self._recorder = self._new_recorder(new_session_number(previous, self._clock.now_ns()))
+        number = new_session_number(previous, self._clock.now_ns(), self._last_ts_ns)
+        recorder = self._recorder = self._new_recorder(number)
         self._sessions += 1
         self._log.info("connected", session=recorder.session, url=venue.websocket_url)
-        recorder.fact(
-            Connected(
-                venue.feed,
-                self.instance,
-                venue.websocket_url,
-                wire=venue.wire,
-                instance=self.instance,
-                epoch=self._epoch,
-                version=__version__,
-                config=self._settings.config,
-                previous=previous,
-            )
-        )
-        for carried in self._carried:
-            recorder.fact(carried)
-        if self._carried:
-            self._carried = ()
-            recorder.flush()  # a day-mark is the last entry of its block
-        for payload in early:
-            on_frame(payload)
-        for command in protocol.open():
-            self._send(recorder, socket, command)
-        self._trouble = ""
+        self._begin(recorder, previous)
+        conversation = self._conversation = Conversation(recorder, socket, protocol, venue.commands_s)
+        try:
+            for payload in early:
+                conversation.frame(payload)
+            conversation.open()
+        except Unavailable as error:
+            socket.abort("channel-error" if protocol.failure else "tape-full", error.message)
+        self._trouble = self._pause = ""
         if self._stopping.is_set():
             await socket.close("stopped", "asked to stop")
         try:
@@ -271,38 +254,45 @@ class ConnectorService:
         finally:
             # Cancelled: whatever was taken must reach the tape.
             await socket.close("stopped", "cancelled")
+            conversation.close()
+            self._frames += conversation.frames
+            self._conversation = None
         return await self._end_session(recorder, ending, protocol.failure)
 
-    @staticmethod
-    def _send(recorder: Recorder, socket: VenueSocket, command: bytes) -> None:
-        recorder.command(command)
-        socket.send(command)
+    def _begin(self, recorder: Recorder, previous: PreviousSession | None) -> None:
+        """The first entries of a session."""
+        venue = self._venue
+        begin_session(
+            recorder,
+            Connected(
+                venue.feed, self.instance, venue.websocket_url, wire=venue.wire, instance=self.instance,
+                epoch=self._epoch, version=__version__, config=self._settings.config, previous=previous,
+            ),
+            self._carried,
+        )  # fmt: skip
+        self._carried = ()
+        offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
+        if self._clock_offset_ns is not None and abs(offset_ns - self._clock_offset_ns) > STEP_NS:
+            # It stepped while no session was there to tell it.
+            recorder.fact(ClockStepped(offset_ns - self._clock_offset_ns))
+        self._clock_offset_ns = offset_ns
 
     async def _end_session(self, recorder: Recorder, ending: Ending, failure: str) -> PreviousSession:
         self._socket = None
         cause = "channel-error" if failure else ending.cause
         evidence = failure or ending.evidence
+        self._pause = self._venue.pause_at(self._clock.now_ns()) if cause in SILENCES else ""
+        if self._pause:
+            cause, evidence = "planned-pause", f"{self._pause}; {cause} {evidence}".rstrip()
         self._trouble = f"{cause}: {evidence or ending.reason or 'no more is known'}"
         self._log.warning("disconnected", session=recorder.session, cause=cause, code=ending.code, reason=ending.reason)
         fact = Disconnected(cause, ending.code, ending.reason, recorder.last_frame_ns or recorder.session, evidence)
-        await self._until_written(recorder, lambda: recorder.fact(fact))
-        await self._until_written(recorder, recorder.flush)
+        for action in (partial(recorder.fact, fact), recorder.flush):
+            await until_written(action, self._random, self._on_tape_trouble)
         self._recorder = None
+        self._last_ts_ns = recorder.last_ts_ns
+        self._clock_offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
         return PreviousSession(recorder.session, recorder.last_n, fact.last_recv_ns, cause, evidence)
-
-    async def _until_written(self, recorder: Recorder, action: Callable[[], None]) -> None:
-        """A full disk stops the capture until there is room again; what was taken stays in memory meanwhile."""
-        attempt = 0
-        while True:
-            try:
-                action()
-            except Unavailable as error:
-                attempt += 1
-                self._trouble = error.message
-                self._log.error("tape-not-writable", reason=error.message, session=recorder.session)
-                await asyncio.sleep(backoff_s(attempt, self._random, first_s=0.2, max_s=5.0))
-            else:
-                return
 
     # The tape
 
@@ -338,15 +328,9 @@ class ConnectorService:
         if self._follower is not None:
             self._follower.wake()
 
-    async def _sync(self, tape: TapeWriter) -> None:
-        while True:
-            await asyncio.sleep(self._settings.fsync_ms / 1000)
-            try:
-                await asyncio.to_thread(tape.sync)
-                self._crash_point(crash_points.AFTER_TAPE_SYNC)
-            except Unavailable as error:
-                self._trouble = error.message
-                self._log.error("tape-not-synced", reason=error.message)
+    def _on_tape_trouble(self, reason: str) -> None:
+        self._trouble = reason
+        self._log.error("tape-not-written", reason=reason)
 
     async def _tick(self) -> None:
         while True:
@@ -355,23 +339,46 @@ class ConnectorService:
                 with suppress(Unavailable):
                     self._recorder.watch_clock()
                     self._recorder.turn_day()
+            if self._conversation is not None:
+                self._conversation.tick()
+
+    # Markets that come and go, books that cannot be
+
+    def want(self, tickers: Iterable[str]) -> None:
+        """From now on these markets; without a connection the next one begins with them (`Venue.subscription`)."""
+        if self._conversation is not None:
+            self._conversation.want(tickers)
+
+    def changes(self) -> Iterable[ListingChange]:
+        """As `Conversation.changes`."""
+        return () if self._conversation is None else self._conversation.changes()
+
+    def offer(self, facts: Iterable[CaptureEvent]) -> None:
+        """Facts from the follower, for the journal (`tape_follower.FactSink`)."""
+        found = list(facts)
+        if self._facts is not None:
+            self._facts.offer(found)
+        if self._conversation is not None:
+            self._conversation.mend(found)
+
+    def _new_mapper(self, session: int) -> Mapper:
+        self._mapper = self._venue.new_mapper(session)
+        return self._mapper
 
     # What it says of itself
 
     def health(self) -> Health:
-        facts, publisher = self._facts, self._publisher
+        facts, publisher, talk = self._facts, self._publisher, self._conversation
         reasons = [
-            reason
-            for reason in (
-                self._trouble,
-                f"transport: {publisher.away}" if publisher.away else "",
-                f"journal: {facts.away}" if facts and facts.away else "",
-                facts.fenced if facts else "",
-            )
-            if reason
+            "" if self._pause else self._trouble,
+            talk.complaint if talk is not None else "",
+            f"transport: {publisher.away}" if publisher.away else "",
+            f"journal: {facts.away}" if facts and facts.away else "",
+            facts.fenced if facts else "",
         ]
+        reason = "; ".join(one for one in reasons if one)
         stats: dict[str, int | str] = {
-            "frames": self._frames,
+            "frames": self._frames + (talk.frames if talk is not None else 0),
             "sessions": self._sessions,
             "session": self._recorder.session if self._recorder else 0,
             "entries": self._recorder.last_n if self._recorder else 0,
@@ -382,5 +389,9 @@ class ConnectorService:
             "facts_waiting": facts.held if facts else 0,
             "publisher_recoveries": publisher.recoveries,
             "refills": len(self._follower.refills) if self._follower else 0,
+            "unplaced": talk.protocol.unplaced if talk is not None else 0,
+            "commands_waiting": talk.waiting if talk is not None else 0,
+            "clock_offset_ms": self._mapper.clock_offset_ns // 1_000_000 if self._mapper is not None else 0,
+            "quarantined": self._quarantine.published,
         }
-        return Health(not reasons, "; ".join(reasons), stats)
+        return Health(not reason, reason or self._pause, stats)

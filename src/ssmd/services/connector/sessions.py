@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssmd.clock import Clock, iso_of
-from ssmd.schemas.control import AnyFact, DayMark, Disconnected, PreviousSession, TailCut
+from ssmd.schemas.control import AnyFact, Connected, DayMark, Disconnected, PreviousSession, TailCut
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeEnd, TapeWriter
 
 
-def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int) -> int:
-    """The number of a session begun now: the time, raised above the last session's where the clock stepped back."""
-    return max(now_ns, end.session + 1) if end is not None else now_ns
+def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int, last_ts_ns: int = 0) -> int:
+    """The number of a session begun now: the time, raised above all that the session before it has told of time.
+
+    Else a wall clock that stepped back between them would make the hole between them end before it begins.
+
+    Args:
+        last_ts_ns: receive time of the last entry on the tape.
+    """
+    if end is None:
+        return max(now_ns, last_ts_ns + 1)
+    last_recv_ns = end.last_recv_ns if isinstance(end, PreviousSession) else end.last_ts_ns
+    return max(now_ns, end.session + 1, last_recv_ns + 1, last_ts_ns + 1)
 
 
 class Before(NamedTuple):
@@ -57,6 +66,15 @@ def close_killed_session(
     recorder.fact(Disconnected("killed", last_recv_ns=heard_ns, evidence=evidence))
     recorder.flush()
     return Before(PreviousSession(end.session, recorder.last_n, heard_ns, "killed", evidence))
+
+
+def begin_session(recorder: Recorder, connected: Connected, carried: tuple[AnyFact, ...]) -> None:
+    """Write the first entries of a session: how it began, then what is `carried` over from the one before it."""
+    recorder.fact(connected)
+    for fact in carried:
+        recorder.fact(fact)
+    if carried:
+        recorder.flush()  # a day-mark is the last entry of its block
 
 
 def _evidence(end: TapeEnd, tape: TapeWriter, now_ns: int) -> str:

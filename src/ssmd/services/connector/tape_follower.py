@@ -24,6 +24,7 @@ from ssmd.schemas.control import DayMark, Disconnected, decode_fact
 from ssmd.schemas.market_message import MARK_PART, REPEATED, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.records import KIND_OF
 from ssmd.services.connector.mapper_checkpoint import Checkpoint, save, start_behind
+from ssmd.services.connector.quarantine import Unmapped, unmapped
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
@@ -55,8 +56,15 @@ class Names(NamedTuple):
 class BlockMapper:
     """Maps the blocks of one tape in order and makes each into a `Unit` and its facts."""
 
-    def __init__(self, names: Names, make_mapper: MakeMapper, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        make_mapper: MakeMapper,
+        checkpoint: Checkpoint | None = None,
+        on_unmapped: Callable[[Unmapped], None] | None = None,
+    ) -> None:
         self._names = names
+        self._on_unmapped = on_unmapped
         self._make_mapper = make_mapper
         self._encode = RecordEncoder().encode
         self._mapper: Mapper | None = None
@@ -84,11 +92,15 @@ class BlockMapper:
         counts: dict[str, int] = {}
         map_entry, encode = mapper.map, self._encode
         for entry in block.entries:
-            records, found, _ = map_entry(entry)
+            records, found, reason = map_entry(entry)
             if found:
                 facts += found
             if not is_wanted:
                 continue
+            if reason and self._on_unmapped is not None:
+                place = (block.session, entry.n)
+                _, feed, connection = self._names
+                self._on_unmapped(unmapped(feed, connection, place, entry.ts_recv_ns, reason, entry.payload))
             for record in records:
                 kind = KIND_OF[record.__class__]
                 counts[kind] = counts.get(kind, 0) + 1
@@ -175,8 +187,10 @@ class TapeFollower:
         publisher: OrderedPublisher,
         facts: FactSink,
         random: RandomBytes,
+        on_unmapped: Callable[[Unmapped], None] | None = None,
     ) -> None:
         self._directory = directory
+        self._on_unmapped = on_unmapped
         self._names = names
         self._make_mapper = make_mapper
         self._publisher = publisher
@@ -239,7 +253,7 @@ class TapeFollower:
         """Whether all is done; False = a refill is wanted. Raises StreamsRegressed."""
         start = start_behind(self._directory, reached.both, self._make_mapper)
         cursor = TapeCursor(self._directory, start.position)
-        mapper = BlockMapper(self._names, self._make_mapper, start.checkpoint)
+        mapper = BlockMapper(self._names, self._make_mapper, start.checkpoint, self._on_unmapped)
         self.published = reached.both
         try:
             while self._refill_after is None:

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from ssmd.exchanges.adapter import Mapper, Session, Subscription
 
 
+def _never(_ts_ns: int) -> str:
+    return ""
+
+
+async def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Venue:
     """One venue as one environment reaches it.
@@ -21,6 +29,10 @@ class Venue:
         new_session: the protocol of one connection.
         new_mapper: the mapper of one session, by the session's number.
         is_fatal: whether a refused handshake (status, body) cannot succeed later with the same key.
+        pause_at: the planned silence a time lies in, as text for people ("weekly pause until 09:00 UTC"), "" = none.
+        prepare: called before each connection is made; looks after `pause_at`, never raises.
+        shared_channels: channels without a ticker filter, which one connection of several takes for all.
+        commands_s: commands a second one connection may send.
         read_limit_bytes: the largest frame taken; a larger one ends the connection.
         stale_s: without frame or ping for this long the connection is taken for dead.
     """
@@ -33,5 +45,9 @@ class Venue:
     new_session: Callable[[Subscription], Session]
     new_mapper: Callable[[int], Mapper]
     is_fatal: Callable[[int, bytes], bool]
-    read_limit_bytes: int = 4 << 20
+    pause_at: Callable[[int], str] = _never
+    prepare: Callable[[], Awaitable[None]] = _nothing
+    shared_channels: frozenset[str] = frozenset()
+    commands_s: float = 200.0
+    read_limit_bytes: int = 64 << 20
     stale_s: float = 25.0

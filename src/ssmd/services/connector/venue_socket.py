@@ -18,7 +18,8 @@ from ssmd.errors import Misconfigured, Unavailable
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 WATCHES: Final = 8
-"""How often the watchdog looks per stale time: a dead connection is ended that much late at most."""
+LOOK_MAX_S: Final = 0.25
+"""How often the watchdog looks: WATCHES times per stale time, at least every LOOK_MAX_S; it is twice that late at most."""
 _TEXT: Final = WSMsgType.TEXT
 _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
@@ -139,10 +140,15 @@ class VenueSocket(WSListener):
         self._ending = self._ending or ending
 
     async def _watchdog(self) -> None:
+        look_s = min(self._stale_s / WATCHES, LOOK_MAX_S)
+        looked_s = self._loop.time()
         while True:
-            await asyncio.sleep(self._stale_s / WATCHES)
+            await asyncio.sleep(look_s)
             now_s = self._loop.time()
-            if self._was_heard:
+            was_away = now_s - looked_s > self._stale_s / 2
+            looked_s = now_s
+            if self._was_heard or was_away:
+                # After a halt of our own (a suspended machine) what came meanwhile is still to be read.
                 self._was_heard, self._last_activity_s = False, now_s
             elif now_s - self._last_activity_s >= self._stale_s:
                 self.abort("stale", f"no frame and no ping for {now_s - self._last_activity_s:.1f} s")
