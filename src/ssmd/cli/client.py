@@ -93,7 +93,8 @@ def _show(invocation: Invocation, client_id: str, state: State, output: Format, 
     print_fields(invocation, list(shown.items()))
 
 
-def _expiry(text: str, now_ns: int) -> int:
+def expiry_of(text: str, now_ns: int) -> int:
+    """`text` (12h, 30d, 8w) from now on, for an --expires option."""
     match = _SPAN.fullmatch(text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is no time span: 12h, 30d, 8w", param_hint="--expires")
@@ -131,7 +132,7 @@ def create(
         name=name,
         fingerprint=key.fingerprint,
         scopes=scopes,
-        expires_ns=_expiry(expires, invocation.clock.now_ns()) if expires else 0,
+        expires_ns=expiry_of(expires, invocation.clock.now_ns()) if expires else 0,
         feeds=tuple(dict.fromkeys(feed or ())),
         requests_per_s=rate,
         connections_max=connections,

@@ -32,6 +32,7 @@ COMMANDS: Final = (
     LazyCommand("config", "ssmd.cli.config", "Which configuration was live when."),
     LazyCommand("day", "ssmd.cli.day", "Start, end and show trading days."),
     LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing."),
+    LazyCommand("key", "ssmd.cli.key", "Secrets of an environment: set, check, rotate."),
     LazyCommand("client", "ssmd.cli.client", "API keys of the gateway, and their connections."),
     LazyCommand("watch", "ssmd.cli.watch", "Show a market's book and trades as they change."),
     LazyCommand("journal", "ssmd.cli.journal", "Read the events themselves."),

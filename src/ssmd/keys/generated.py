@@ -16,6 +16,7 @@ import msgspec
 from ssmd.errors import Misconfigured
 from ssmd.identifiers import RandomBytes
 from ssmd.keys.definition import KeyDefinition
+from ssmd.keys.private_files import check_name, write_private
 
 RSA_BITS = 2048
 
@@ -29,8 +30,10 @@ def generated_fields(name: str, definition: KeyDefinition, directory: Path, rand
     Raises:
         Misconfigured: the file cannot be written, read or understood, or others may read it.
     """
-    path = directory / f"{name}.json"
+    path = directory / f"{check_name(name)}.json"
     try:
+        if path.is_symlink():
+            raise Misconfigured(f"{path} is a symbolic link, not a generated key", mend=f"rm {path}; a new key is made")
         if not path.exists():
             _create(path, _new_fields(definition, random))
         mode = path.stat().st_mode & 0o777
@@ -43,13 +46,20 @@ def generated_fields(name: str, definition: KeyDefinition, directory: Path, rand
         raise Misconfigured(f"{path} can be read by others (mode {mode:03o})", mend=f"chmod 600 {path}")
     try:
         fields = msgspec.json.decode(payload, type=dict[str, str])
-    except msgspec.DecodeError as error:
-        # The error is not chained into the message: it may quote the file.
-        raise Misconfigured(f"{path} is not a generated key", mend=f"delete {path}; a new key is made") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # The error is not chained: it may quote the file.
+        raise Misconfigured(f"{path} is not a generated key", mend=f"delete {path}; a new key is made") from None
     missing = [field for field in definition.fields if field not in fields]
     if missing:
         raise Misconfigured(f"{path} lacks {', '.join(missing)}", mend=f"delete {path}; a new key is made")
     return {field: fields[field] for field in definition.fields}
+
+
+def replace_generated(name: str, definition: KeyDefinition, directory: Path, random: RandomBytes) -> dict[str, str]:
+    """Other fields in place of those of key `name`. Arguments and errors as `generated_fields`."""
+    fields = _new_fields(definition, random)
+    write_private(directory / f"{check_name(name)}.json", msgspec.json.encode(fields))
+    return fields
 
 
 def _new_fields(definition: KeyDefinition, random: RandomBytes) -> dict[str, str]:

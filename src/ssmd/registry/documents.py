@@ -114,14 +114,47 @@ class SchemaDocument(Document, frozen=True, kw_only=True):
     versions: Annotated[tuple[SchemaVersion, ...], msgspec.Meta(min_length=1)]
 
 
+class SealedSecretSettings(Document, frozen=True, kw_only=True):
+    """The SealedSecret that `ssmd key set` writes, for source sealed-secret.
+
+    `certificate` (the cluster's, PEM) and `manifest` (the file that is written): relative to the workspace.
+    """
+
+    name: str = ""
+    namespace: str = "ssmd"
+    scope: Literal["strict", "namespace-wide", "cluster-wide"] = "strict"
+    certificate: str = ""
+    manifest: str = ""
+
+
+class VaultSettings(Document, frozen=True, kw_only=True):
+    """Where HashiCorp Vault keeps the key: a secret of a key-value engine, version 2, at `mount`.
+
+    `role`: of Vault's kubernetes auth; "" = a token is given (SSMD_VAULT_TOKEN, or SSMD_VAULT_TOKEN_FILE).
+    """
+
+    url: str = ""
+    mount: str = "secret"
+    path: str = ""
+    role: str = ""
+
+
 class KeyDefinition(Document, frozen=True, kw_only=True):
-    """A secret the environment needs; never its value. `source` env: SSMD_<KEY>_<FIELD>, or SSMD_<KEY>_<FIELD>_FILE."""
+    """A secret the environment needs; never its value. Every `rotation_days` it should be changed; 0 = never.
+
+    `source`: where its fields are. env: SSMD_<KEY>_<FIELD>, or SSMD_<KEY>_<FIELD>_FILE; generated: made by ssmd itself;
+    local: encrypted below .ssmd/; file: a directory `path` with one file a field (default /etc/ssmd/keys/<key>; a
+    relative one is below the workspace); sealed-secret: the same directory, put there by Kubernetes; vault.
+    """
 
     type: Literal["kalshi-api-key", "opaque"]
     fields: tuple[str, ...]
     required: bool = True
-    rotation_days: int = 90
-    source: Literal["env", "generated"] = "env"
+    rotation_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 90
+    source: Literal["env", "generated", "local", "file", "sealed-secret", "vault"] = "env"
+    path: str = ""
+    sealed_secret: SealedSecretSettings = SealedSecretSettings()
+    vault: VaultSettings = VaultSettings()
 
 
 class SimulatorSettings(Document, frozen=True, kw_only=True):

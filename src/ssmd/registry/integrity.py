@@ -13,7 +13,7 @@ import msgspec
 
 from ssmd.registry.calendars import calendar_findings, schedule_findings, zone_findings
 from ssmd.registry.conversion import Path
-from ssmd.registry.documents import EnvironmentDocument, FeedDocument, FeedVersion, SchemaDocument
+from ssmd.registry.documents import EnvironmentDocument, FeedDocument, FeedVersion, KeyDefinition, SchemaDocument
 from ssmd.registry.findings import Finding, did_you_mean
 from ssmd.registry.shards import limit_findings, shard_findings
 from ssmd.registry.sources import Source, Sources
@@ -207,11 +207,47 @@ def _key_definitions(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
         if key.type == "kalshi-api-key" and sorted(key.fields) != sorted(_FIELDS_OF_KALSHI_KEY):
             message = f'key "{name}" of type kalshi-api-key has the fields api_key and private_key'
             yield source.finding(("keys", name, "fields"), "wrong-fields", message, "write fields: [api_key, private_key]")
+        if not key.fields:
+            yield source.finding(
+                ("keys", name, "fields"), "missing-field", f'key "{name}" has no field', "write fields: [token]"
+            )
+        yield from _key_place(source, name, key)
         for index, field in enumerate(key.fields):
             if not re.fullmatch(r"[a-z][a-z0-9_]*", field):
                 yield source.finding(
                     ("keys", name, "fields", index), "wrong-form", f'field "{field}" must be of a-z, 0-9 and _'
                 )
+
+
+_VAULT_URL: Final = re.compile(r"https://[^/]|http://(?:127\.0\.0\.1|localhost)(?:[:/]|$)")
+_KUBERNETES_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def _key_place(source: Source[EnvironmentDocument], name: str, key: KeyDefinition) -> Iterator[Finding]:
+    """What the key's source must know, and that no file it names lies outside of the workspace."""
+    at = ("keys", name)
+    wanted = {"sealed-secret": ("sealed_secret", ("name", "certificate", "manifest")), "vault": ("vault", ("url", "path"))}
+    section, fields = wanted.get(key.source, ("", ()))
+    settings = getattr(key, section, None)
+    for field in fields:
+        if not getattr(settings, field):
+            message = f'key "{name}" lacks {section}.{field}, which source {key.source} needs'
+            yield source.finding((*at, "source"), "missing-field", message, f"add {field}: below {section}:")
+    sealed = key.sealed_secret
+    for field, text in (("name", sealed.name), ("namespace", sealed.namespace)):
+        if text and not _KUBERNETES_NAME.fullmatch(text):
+            message = f'sealed_secret.{field} "{text}" of key "{name}" is no name of Kubernetes'
+            yield source.finding((*at, "sealed_secret", field), "wrong-form", message, "use a-z, 0-9, - and .")
+    for field, text in (("certificate", sealed.certificate), ("manifest", sealed.manifest)):
+        if text.startswith("/") or ".." in text.split("/") or "\\" in text or not text.isprintable():
+            message = f'sealed_secret.{field} of key "{name}" must be a path inside the workspace'
+            yield source.finding((*at, "sealed_secret", field), "wrong-form", message, "write it relative to the workspace")
+    if ".." in key.path.split("/") or not key.path.isprintable():
+        yield source.finding((*at, "path"), "wrong-form", f'path of key "{name}" must not hold ".."', "write it without")
+    url = key.vault.url
+    if url and (not _VAULT_URL.match(url) or "@" in url):
+        message = f'vault.url of key "{name}" must begin with https:// (http:// on this machine only), and hold no user'
+        yield source.finding((*at, "vault", "url"), "wrong-url", message)
 
 
 def _key_references(source: Source[EnvironmentDocument]) -> Iterator[Finding]:

@@ -103,17 +103,16 @@ async def _connector(parts: Parts) -> Component:
     from ssmd.services.connector.settings import ConnectorSettings  # noqa: PLC0415 - as above
     from ssmd.streams.journal_nats import NatsJournal  # noqa: PLC0415 - as above
     from ssmd.streams.transport_nats import NatsTransport  # noqa: PLC0415 - as above
+    from ssmd.wiring.venue_key import watched_key  # noqa: PLC0415 - as above
 
     environment, variables = parts.environment, parts.variables
     document = environment.document
     await refuse_second_connector(document.feed, document.capture.connection, _answers(parts, "connector", within_s=1.0))
     capture, endpoint = document.capture, environment.endpoint
-    key_id, private_key = _capture_secrets(parts)
     access = KalshiAccess(
         rest_url=endpoint.rest,
         websocket_url=endpoint.websocket,
-        key_id=key_id,
-        private_key=private_key,
+        ask_key=await watched_key(environment, variables, parts.random, parts.stack),
         channels=capture.channels,
         tickers=capture.tickers,
         tickers_max=capture.tickers_max,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -11,7 +11,7 @@ from ssmd.errors import Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
 from ssmd.keys.secret import Secret
 from ssmd.keys.source import resolve_key
-from ssmd.registry.documents import Endpoint, EnvironmentDocument, FeedDocument, FeedVersion, SchemaVersion
+from ssmd.registry.documents import Endpoint, EnvironmentDocument, FeedDocument, FeedVersion, KeyDefinition, SchemaVersion
 from ssmd.registry.findings import did_you_mean
 from ssmd.registry.git import Git
 from ssmd.registry.integrity import KEY_REFERENCE, split_schema, version_in_force
@@ -35,6 +35,7 @@ class ResolvedEnvironment:
         schema: the version of record definitions in force; its hash is that of the packaged one.
         config: git commit that last changed the registry, "" = not under git.
         run: the `ssmd up` that is on, None = none.
+        on_key: told each key that is loaded, with its definition and fields; None = nobody asks.
     """
 
     workspace: Workspace
@@ -45,6 +46,7 @@ class ResolvedEnvironment:
     date: str
     config: str
     run: RunFile | None
+    on_key: Callable[[str, KeyDefinition, Mapping[str, Secret]], None] | None = None
 
     @property
     def name(self) -> str:
@@ -110,9 +112,19 @@ class ResolvedEnvironment:
 
     def key(self, name: str, variables: Mapping[str, str], random: RandomBytes = system_random) -> dict[str, Secret]:
         """The fields of one of the environment's keys; {} = optional and not given. Raises Misconfigured otherwise."""
-        return resolve_key(
-            name, self.document.keys[name], variables=variables, directory=self.directory / "keys", random=random
+        definition = self.document.keys[name]
+        fields = resolve_key(
+            name,
+            definition,
+            variables=variables,
+            directory=self.directory / "keys",
+            random=random,
+            env=self.name,
+            root=self.workspace.root,
         )
+        if self.on_key is not None:
+            self.on_key(name, definition, fields)
+        return fields
 
     def capture_key(self, variables: Mapping[str, str], random: RandomBytes = system_random) -> dict[str, Secret]:
         """The fields of the key that `capture.key` names; {} = none. Raises as `key`."""

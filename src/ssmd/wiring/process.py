@@ -12,6 +12,7 @@ there is nobody to hand over to; what is not archived is on the tape.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from ssmd.streams.control import ControlServer, Verb
 from ssmd.telemetry.logging import Level, configure_logging
 from ssmd.wiring.components import Parts, build
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
+from ssmd.wiring.key_loads import KeyLoads
 
 STOP_S: Final = 20.0
 """How long a component may take to stop before it is cut off."""
@@ -73,8 +75,13 @@ def log_level(given: Mapping[str, str]) -> Level:
 
 async def _run(kind: str, environment: ResolvedEnvironment, parent: int) -> None:
     log = structlog.get_logger(kind)
+    loads = KeyLoads()
+    environment = dataclasses.replace(environment, on_key=loads.note)
     async with AsyncExitStack() as stack:
         component = await build(kind, Parts(environment, variables(), SystemClock(), system_random, stack))
+        process = f"{component.name}:{component.instance}"
+        quiet = dataclasses.replace(environment, on_key=None)
+        await stack.enter_async_context(loads.journaled(quiet, variables(), SystemClock(), system_random, process))
         running = asyncio.create_task(component.run(), name=component.name)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()

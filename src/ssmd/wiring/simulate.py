@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ssmd.clock import Clock
 from ssmd.errors import Misconfigured
 from ssmd.identifiers import RandomBytes
@@ -27,20 +25,15 @@ class OwnKey(NamedTuple):
     path: Path
 
 
-class _Generated(msgspec.Struct, frozen=True):
-    type: str = "kalshi-api-key"
-    fields: tuple[str, ...] = ("api_key", "private_key")
-    required: bool = True
-    source: str = "generated"
-
-
 def own_key(workspace: Workspace, random: RandomBytes) -> OwnKey:
     """The workspace's key for `ssmd simulate kalshi`, made when first asked for (.ssmd/simulator/keys)."""
     from ssmd.exchanges.kalshi.signing import load_private_key, public_pem  # noqa: PLC0415 - keeps --help quick
     from ssmd.keys.source import resolve_key  # noqa: PLC0415 - as above
+    from ssmd.registry.documents import KeyDefinition  # noqa: PLC0415 - as above
 
+    definition = KeyDefinition(type="kalshi-api-key", fields=("api_key", "private_key"), source="generated")
     directory = workspace.state / "simulator" / "keys"
-    fields = resolve_key(KEY_NAME, _Generated(), variables={}, directory=directory, random=random)
+    fields = resolve_key(KEY_NAME, definition, variables={}, directory=directory, random=random)
     private_key = load_private_key(fields["private_key"].reveal().encode())
     return OwnKey(fields["api_key"].reveal(), public_pem(private_key).decode(), directory / f"{KEY_NAME}.json")
 

@@ -49,6 +49,11 @@ def load_private_key(pem: bytes) -> PrivateKey:
     raise Malformed(f"the private key is a {type(key).__name__.lstrip('_')}; {_EXPECTED}")
 
 
+def rsa_bits(key: PrivateKey) -> int | None:
+    """Size of an RSA key; None = it is an Ed25519 key."""
+    return key.key_size if isinstance(key, RSAPrivateKey) else None
+
+
 def load_public_key(pem: bytes) -> PublicKey:
     """The RSA or Ed25519 public key in `pem` (SubjectPublicKeyInfo).
 
