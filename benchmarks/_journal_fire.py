@@ -6,10 +6,12 @@ import asyncio
 import os
 import platform
 import random
+import re
 import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,13 @@ class Cluster:
         finally:
             await connection.close()
         return next(node for node in self.nodes if node.name == info["cluster"]["leader"])
+
+    def elected_s(self, env: str, killed_at: float) -> float:
+        """Seconds from the wall clock time `killed_at` until a server's log says that the journal has a leader again."""
+        told = re.compile(rf"^\[\d+\] (\S+ \S+) .*new stream leader for '.* > {re.escape(env)}-journal'", re.MULTILINE)
+        logs = [(node.config.parent / "server.log").read_text(encoding="utf-8", errors="replace") for node in self.nodes]
+        times = [datetime.strptime(text, "%Y/%m/%d %H:%M:%S.%f").timestamp() for log in logs for text in told.findall(log)]  # noqa: DTZ007 - both are local
+        return min(time for time in times if time > killed_at) - killed_at
 
     def kill(self, node: Node) -> None:
         assert node.child is not None

@@ -27,6 +27,7 @@ OUTPUT = ROOT / "docs" / "measurements" / "journal-kill.json"
 WRITERS = 4
 EVENTS_PER_ROUND = 400
 RESUME_S_MAX = 5.0
+AFTER_ELECTION_S_MAX = 2.0
 
 Struck = tuple[float, Callable[[], Awaitable[None]]]
 """When the server was killed (loop time), and what brings it back."""
@@ -47,7 +48,8 @@ async def rounds_of(journals: list[NatsJournal], rounds: int, strike: Callable[[
         print(f"  round {number + 1}: answered again after {times[-1]:.2f} s, {load.count:,} acknowledged", flush=True)
     load.is_over = True
     await asyncio.gather(*writers)
-    return {**await audit(journals[0], load), "resumed_s_max": max(times), "resumed_s_median": sorted(times)[len(times) // 2]}
+    figures = await audit(journals[0], load)
+    return {**figures, "resumed_s_max": max(times), "resumed_s_median": sorted(times)[len(times) // 2], "resumed_s": times}
 
 
 async def single(rounds: int) -> dict[str, Any]:
@@ -77,14 +79,16 @@ async def cluster(rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         nodes = Cluster(Path(directory))
         await nodes.start("soak")
-        journals = [await NatsJournal.open(nodes.url, "soak", timeout_s=1.0) for _ in range(WRITERS)]
+        journals = [await NatsJournal.open(nodes.url, "soak") for _ in range(WRITERS)]
+        elected: list[float] = []
 
         async def strike() -> Struck:
             node = await nodes.leader("soak")
-            killed_s = asyncio.get_running_loop().time()
+            killed_at, killed_s = SystemClock().now_ns() / 1e9, asyncio.get_running_loop().time()
             nodes.kill(node)
 
             async def revive() -> None:
+                elected.append(nodes.elected_s("soak", killed_at))
                 nodes.revive(node)
                 async with asyncio.timeout(60):
                     await nodes.ready(node)
@@ -92,7 +96,15 @@ async def cluster(rounds: int) -> dict[str, Any]:
             return killed_s, revive
 
         try:
-            return await rounds_of(journals, rounds, strike)
+            figures = await rounds_of(journals, rounds, strike)
+            ours = [resumed_s - one for resumed_s, one in zip(figures["resumed_s"], elected, strict=True)]
+            return {
+                **figures,
+                "elected_s": [round(one, 3) for one in elected],
+                "rounds_elected_within_5_s": sum(one <= RESUME_S_MAX for one in elected),
+                "after_election_s_max": round(max(ours), 3),
+                "after_election_s_median": round(sorted(ours)[len(ours) // 2], 3),
+            }
         finally:
             for journal in journals:
                 await journal.close()
@@ -109,7 +121,7 @@ async def main(rounds: int, cluster_rounds: int) -> None:
     one = await single(rounds)
     print("three nodes")
     three = await cluster(cluster_rounds)
-    resumed_in_time = one["resumed_s_max"] <= RESUME_S_MAX
+    resumed_in_time = one["resumed_s_max"] <= RESUME_S_MAX and three["after_election_s_max"] <= AFTER_ELECTION_S_MAX
     report = {
         "commit": commit(ROOT),
         "date": iso_of(SystemClock().now_ns())[:10],
@@ -117,9 +129,14 @@ async def main(rounds: int, cluster_rounds: int) -> None:
         "rounds": {"one_node": rounds, "three_nodes": cluster_rounds},
         "machine": machine(),
         "figures": {"one_node": one, "three_nodes": three},
-        "wanted": {"lost": 0, "partial": 0, "one_node_resumed_s_max": RESUME_S_MAX},
-        "note": "nothing lost or in part decides the verdict, and the time on one node; on three, nats-server elects a leader "
-        "4 to 9 s after the last one's last word (its own constants), so the time wanted cannot be kept there",
+        "wanted": {
+            "lost": 0,
+            "partial": 0,
+            "one_node_resumed_s_max": RESUME_S_MAX,
+            "after_election_s_max": AFTER_ELECTION_S_MAX,
+        },
+        "note": "nothing lost or in part decides the verdict, the time on one node, and on three the time after the election: "
+        "nats-server elects a leader 4 to 9 s after the last one's last word, by constants of its own (docs/decisions/0007)",
         "verdict": "pass" if is_whole(one) and is_whole(three) and resumed_in_time else "fail",
         "three_nodes_resumed_in_time": three["resumed_s_max"] <= RESUME_S_MAX,
     }

@@ -114,7 +114,8 @@ def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     if isinstance(event, _OF_A_SESSION):
         session = rows.get(session_key, Session) or Session(feed, name, event.session)
         rows.put(session_key, _evolve_session(session, event, recorded.envelope.config))
-    connection = _evolve_connection(connection, event)
+    if not isinstance(event, capture.GapClosed):
+        connection = _evolve_connection(connection, event)
     rows.put(
         connection_key,
         msgspec.structs.replace(connection, fact_ns=max(connection.fact_ns, event.ts_recv_ns), position=recorded.position),

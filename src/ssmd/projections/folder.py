@@ -43,7 +43,7 @@ def decode_events(
 ) -> list[Decoded]:
     """The messages of `batch` that concern `aggregates`, decoded; what cannot be decoded says why."""
     decoded: list[Decoded] = []
-    append, decode = decoded.append, catalogue.decode
+    append, new, decode = decoded.append, tuple.__new__, catalogue.decode
     for recorded in batch:
         if isinstance(recorded, PoisonEvent):
             tokens = recorded.subject.split(".")
@@ -60,7 +60,7 @@ def decode_events(
         except Malformed as error:
             append(Decoded(position, aggregate, recorded, None, error.message))
         else:
-            append(Decoded(position, aggregate, recorded, event))
+            append(new(Decoded, (position, aggregate, recorded, event, "")))
     return decoded
 
 

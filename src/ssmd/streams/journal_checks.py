@@ -104,7 +104,7 @@ class Reader:
     def read_all(self, messages: Iterable[tuple[int, str, bytes, object, object]]) -> list[RecordedEvent | PoisonEvent]:
         """As `read` for messages that begin with (position, subject, payload); most of a replay's time is spent here."""
         events: list[RecordedEvent | PoisonEvent] = []
-        append, kinds, decode = events.append, self._kinds, decode_envelope
+        append, new, kinds, decode = events.append, tuple.__new__, self._kinds, decode_envelope
         for position, subject, payload, _, _ in messages:
             try:
                 envelope = decode(payload)
@@ -112,7 +112,7 @@ class Reader:
             except (Malformed, KeyError):
                 is_own = False
             # What is not plainly right is looked at closely.
-            append(RecordedEvent(position, envelope, payload) if is_own else self.read(position, subject, payload))
+            append(new(RecordedEvent, (position, envelope, payload)) if is_own else self.read(position, subject, payload))
         return events
 
     def read(self, position: int, subject: str, payload: bytes) -> RecordedEvent | PoisonEvent:

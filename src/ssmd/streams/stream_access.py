@@ -16,6 +16,7 @@ import msgspec
 from ssmd.errors import Malformed, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.streams.connection import API, STATUS_HEADER, ApiRefused, Connection, checked
+from ssmd.streams.leader_watch import LeaderWatch, ask
 from ssmd.streams.topology import STREAM_NOT_FOUND
 
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
@@ -69,6 +70,7 @@ class StreamAccess:
         self.timeout_s = timeout_s
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
+        self._watch = LeaderWatch(stream)
 
     async def connection(self) -> Connection:
         """The connection that stands, or a new one.
@@ -94,12 +96,13 @@ class StreamAccess:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+        await self._watch.close()
 
     async def api(self, verb: str, body: Any = None) -> dict[str, Any]:
-        """As `Connection.api`, with the mending command where the stream is missing."""
+        """As `Connection.api` for questions, with the mending command where the stream is missing."""
         connection = await self.connection()
         try:
-            return await connection.api(verb, body, timeout_s=self.timeout_s)
+            return await ask(connection, verb, body, timeout_s=self.timeout_s)
         except ApiRefused as error:
             if error.err_code == STREAM_NOT_FOUND:
                 raise Unavailable(f"there is no stream {self.stream} at {connection.url}", mend="ssmd streams apply") from error
@@ -175,7 +178,8 @@ class StreamAccess:
                 await connection.publish(subject, payload, headers=headers)
             messages[-1][2][BATCH_COMMIT] = "1"
         subject, payload, headers = messages[-1]
-        reply = await connection.request(subject, payload, timeout_s=self.timeout_s, headers=headers)
+        with self._watch.waiting(connection):
+            reply = await connection.request(subject, payload, timeout_s=self.timeout_s, headers=headers)
         if b'"error"' in reply.data:
             checked(reply.data, f"append to {self.stream}")
         try:
