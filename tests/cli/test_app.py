@@ -83,6 +83,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "data export",
             "data gaps",
             "data inventory",
+            "data quality",
             "data renormalize",
             "data replay",
             "data sample",

@@ -63,7 +63,18 @@ STATES: dict[str, Any] = {
     ),
     "capture": capture.State(last=TapePlace(SESSION, 24, 0), epoch=1),
     "archive": archive.State(
-        epoch=1, instance="raw-archiver-0", incarnation="5f1e", last_seq=42, segments=2, records=197, size_bytes=3579
+        epoch=1,
+        instance="raw-archiver-0",
+        incarnation="5f1e",
+        last_seq=42,
+        segments=2,
+        records=197,
+        size_bytes=3579,
+        check="9f3a",
+        pruned=frozenset({"raw/prod/kalshi/2026/05/14/main-5f1e-00000000000000000001-00000000000000000042.jsonl.zst"}),
+        quality=archive.QualityAssessed(
+            1, 987_654, 2, 86_000_000_000_000, 0, 400_000_000_000, 0, 77, ("coverage 99.5370 %: missing",)
+        ),
     ),
     "client": client.State(
         created=client.Created(

@@ -79,6 +79,7 @@ async def test_a_manifest_says_it_all(story: Any, store: RowStore, segment: Any)
         "partitions": {"main": "complete"},
         "config_commit": "c0ffee",
         "journal_position": last,
+        "pruned_segments": 0,
     }
     assert first == {
         "name": "main-a1-00000000000000000001-00000000000000000001.jsonl.zst",

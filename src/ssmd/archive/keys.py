@@ -25,7 +25,8 @@ _SHELF: Final = (
     r"/(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)"
 )
 _SEGMENT: Final = re.compile(
-    rf"{_SHELF}/(?P<partition>{_TOKEN})-(?P<incarnation>[0-9a-f]+)-(?P<first>\d{{20}})-(?P<last>\d{{20}})\.(?P<suffix>.+)"
+    rf"{_SHELF}/(?P<partition>{_TOKEN})-(?P<incarnation>[0-9a-f]+)-(?P<first>\d{{20}})-(?P<last>\d{{20}})"
+    r"(?:-r(?P<revision>[1-9]\d*))?\.(?P<suffix>.+)"
 )
 _MANIFEST: Final = re.compile(rf"{_SHELF}/manifest\.json")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
@@ -65,13 +66,17 @@ class Shelf(NamedTuple):
 
 
 class SegmentName(NamedTuple):
-    """One segment on a shelf: the connection's messages `first_seq`..`last_seq` of the stream `incarnation`."""
+    """One segment on a shelf: the connection's messages `first_seq`..`last_seq` of the stream `incarnation`.
+
+    `revision` 0 = as it was sealed; 1, 2, ... = what took the place of a damaged one.
+    """
 
     shelf: Shelf
     partition: str
     incarnation: str
     first_seq: int
     last_seq: int
+    revision: int = 0
 
     @property
     def key(self) -> str:
@@ -83,6 +88,7 @@ class SegmentName(NamedTuple):
         if not _INCARNATION.fullmatch(self.incarnation):
             raise ValueError(f"not the incarnation of a stream (lower-case hex): {self.incarnation!r}")
         file = f"{encode_token(self.partition)}-{self.incarnation}-{self.first_seq:020}-{self.last_seq:020}"
+        file += f"-r{self.revision}" if self.revision else ""
         return f"{self.shelf.prefix}{file}.{_SUFFIX[self.shelf.data_type]}"
 
 
@@ -109,6 +115,7 @@ def parse_segment(key: str) -> SegmentName:
                 found["incarnation"],
                 int(found["first"]),
                 int(found["last"]),
+                int(found["revision"] or 0),
             )
             if name.key == key:
                 return name

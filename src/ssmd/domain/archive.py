@@ -16,6 +16,9 @@ from ssmd.domain.archive_events import (
     Completed,
     CompletePartition,
     Damaged,
+    Held,
+    HoldPartition,
+    HoldReleased,
     Opened,
     OpenPartition,
     PlanSegment,
@@ -28,6 +31,7 @@ from ssmd.domain.archive_events import (
     RecordStreamRegressed,
     RecordStreamTruncated,
     RecordVerification,
+    ReleaseHold,
     Renormalized,
     Reopened,
     Repaired,
@@ -53,6 +57,9 @@ __all__ = [
     "CompletePartition",
     "Completed",
     "Damaged",
+    "Held",
+    "HoldPartition",
+    "HoldReleased",
     "OpenPartition",
     "Opened",
     "PlanSegment",
@@ -65,6 +72,7 @@ __all__ = [
     "RecordStreamRegressed",
     "RecordStreamTruncated",
     "RecordVerification",
+    "ReleaseHold",
     "Renormalized",
     "Reopened",
     "Repaired",
@@ -87,7 +95,10 @@ AGGREGATE = "archive"
 
 
 class State(msgspec.Struct, frozen=True):
-    """`damaged`: (key, problem) of objects not repaired yet; `pruned`: keys; `stream`: the latest trouble with it."""
+    """`damaged`: (key, problem) of objects not repaired yet; `pruned`: keys; `stream`: the latest trouble with it.
+
+    `holds`: (name, reason) of what keeps it from being pruned.
+    """
 
     epoch: int = 0
     instance: str = ""
@@ -102,6 +113,7 @@ class State(msgspec.Struct, frozen=True):
     damaged: tuple[tuple[str, str], ...] = ()
     mapper: int = 0
     pruned: frozenset[str] = frozenset()
+    holds: tuple[tuple[str, str], ...] = ()
     stream: StreamRegressed | StreamTruncated | None = None
     quality: QualityAssessed | None = None
 
@@ -174,8 +186,8 @@ def _decide_care(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, .
             if (key, problem) in state.damaged:
                 return ()
             return (Damaged(key, problem, command.expected_sha256, command.found_sha256),)
-        case RecordRepair(key=key, source=source, sha256=sha256):
-            return (Repaired(key, source, sha256),) if any(key == one for one, _ in state.damaged) else ()
+        case RecordRepair(key=key, source=source, sha256=sha256, file=file):
+            return (Repaired(key, source, sha256, file),) if any(key == one for one, _ in state.damaged) else ()
         case _:
             return _decide_content(state, command)
 
@@ -189,7 +201,14 @@ def _decide_content(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent
             return () if mapper == state.mapper else (Renormalized(mapper, files),)
         case RecordPruning(keys=keys, size_bytes=size_bytes, reason=reason):
             fresh = tuple(key for key in dict.fromkeys(keys) if key not in state.pruned)
+            if fresh and state.holds:
+                name, why = state.holds[0]
+                raise Rejected("archive-held", f'hold "{name}" lies on it: {why}', mend=f"ssmd data hold remove {name}")
             return (Pruned(fresh, size_bytes, reason),) if fresh else ()
+        case HoldPartition(name=name, reason=reason):
+            return () if any(name == one for one, _ in state.holds) else (Held(name, reason),)
+        case ReleaseHold(name=name):
+            return (HoldReleased(name),) if any(name == one for one, _ in state.holds) else ()
         case AssessQuality(assessment=assessment):
             return () if assessment == state.quality else (assessment,)
         case _:
@@ -255,14 +274,26 @@ def _evolve_care(state: State, event: ArchiveEvent) -> State:
             return replace(state, damaged=tuple(one for one in state.damaged if one[0] != key))
         case Renormalized(mapper=mapper):
             return replace(state, mapper=mapper)
-        case Pruned(keys=keys):
-            return replace(state, pruned=state.pruned | frozenset(keys))
         case StreamRegressed(incarnation=incarnation):
             return replace(state, stream=event, incarnation=incarnation, last_seq=0, planned=None)
         case StreamTruncated():
             return replace(state, stream=event)
         case QualityAssessed():
             return replace(state, quality=event)
+        case _:
+            return _evolve_retention(state, event)
+
+
+def _evolve_retention(state: State, event: ArchiveEvent) -> State:
+    replace = msgspec.structs.replace
+    match event:
+        case Pruned(keys=keys):
+            gone = frozenset(keys)
+            return replace(state, pruned=state.pruned | gone, damaged=tuple(one for one in state.damaged if one[0] not in gone))
+        case Held(name=name, reason=reason):
+            return replace(state, holds=(*state.holds, (name, reason)))
+        case HoldReleased(name=name):
+            return replace(state, holds=tuple(one for one in state.holds if one[0] != name))
         case _:
             return state
 

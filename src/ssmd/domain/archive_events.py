@@ -79,11 +79,12 @@ class RecordDamage(msgspec.Struct, frozen=True):
 
 
 class RecordRepair(msgspec.Struct, frozen=True):
-    """The object `key` is as its seal says again. `source`: where its bytes came from."""
+    """The object `key` is as its seal says again, or `file` took its place. `source`: where the bytes came from."""
 
     key: str
     source: str
     sha256: str
+    file: SegmentFile | None = None
 
 
 class RecordRenormalization(msgspec.Struct, frozen=True):
@@ -94,11 +95,22 @@ class RecordRenormalization(msgspec.Struct, frozen=True):
 
 
 class RecordPruning(msgspec.Struct, frozen=True):
-    """Objects were deleted on purpose."""
+    """Objects are deleted on purpose: from here on nobody may expect them."""
 
     keys: tuple[str, ...]
     size_bytes: int
     reason: str
+
+
+class HoldPartition(msgspec.Struct, frozen=True):
+    """Nothing of the partition may be pruned while the hold `name` lasts."""
+
+    name: str
+    reason: str
+
+
+class ReleaseHold(msgspec.Struct, frozen=True):
+    name: str
 
 
 class RecordStreamRegressed(msgspec.Struct, frozen=True):
@@ -183,9 +195,15 @@ class Damaged(msgspec.Struct, frozen=True, tag_field="type", tag="archive.damage
 
 
 class Repaired(msgspec.Struct, frozen=True, tag_field="type", tag="archive.repaired.v1"):
+    """`file` null = `key` holds the sealed bytes again; else it stands beside and takes the place of `key`.
+
+    `source`: stream | tape | replica | raw.
+    """
+
     key: str
     source: str
     sha256: str
+    file: SegmentFile | None = None
 
 
 class Renormalized(msgspec.Struct, frozen=True, tag_field="type", tag="archive.renormalized.v1"):
@@ -199,6 +217,17 @@ class Pruned(msgspec.Struct, frozen=True, tag_field="type", tag="archive.pruned.
     keys: tuple[str, ...]
     size_bytes: int
     reason: str
+
+
+class Held(msgspec.Struct, frozen=True, tag_field="type", tag="archive.held.v1"):
+    """A hold lies on the partition: it is not pruned. `reason`: whoever asked for it said why."""
+
+    name: str
+    reason: str
+
+
+class HoldReleased(msgspec.Struct, frozen=True, tag_field="type", tag="archive.hold-released.v1"):
+    name: str
 
 
 class StreamRegressed(msgspec.Struct, frozen=True, tag_field="type", tag="archive.stream-regressed.v1"):
@@ -247,6 +276,8 @@ ArchiveCommand = (
     | RecordRepair
     | RecordRenormalization
     | RecordPruning
+    | HoldPartition
+    | ReleaseHold
     | RecordStreamRegressed
     | RecordStreamTruncated
     | AssessQuality
@@ -262,6 +293,8 @@ ArchiveEvent = (
     | Repaired
     | Renormalized
     | Pruned
+    | Held
+    | HoldReleased
     | StreamRegressed
     | StreamTruncated
     | QualityAssessed
@@ -277,6 +310,8 @@ EVENTS = (
     Repaired,
     Renormalized,
     Pruned,
+    Held,
+    HoldReleased,
     StreamRegressed,
     StreamTruncated,
     QualityAssessed,

@@ -38,10 +38,17 @@ CATALOGUE = Catalogue(
 RELEASED: Final = frozenset(
     {
         "archive.completed.v1",
+        "archive.damaged.v1",
+        "archive.held.v1",
+        "archive.hold-released.v1",
         "archive.opened.v1",
+        "archive.pruned.v1",
+        "archive.quality-assessed.v1",
         "archive.reopened.v1",
+        "archive.repaired.v1",
         "archive.segment-planned.v1",
         "archive.segment-sealed.v1",
+        "archive.verified.v1",
         "capture.clock-offset.v1",
         "capture.clock-stepped.v1",
         "capture.connected.v1",

@@ -96,14 +96,24 @@ def _archive_care(event: msgspec.Struct) -> str:
             return f"repaired: {key} from {source}"
         case archive.Renormalized(mapper=mapper, files=files):
             return f"renormalized by mapper {mapper}: {len(files)} files"
-        case archive.Pruned(keys=keys, size_bytes=size, reason=reason):
-            return f"pruned: {len(keys)} objects, {size} bytes{_because(reason)}"
         case archive.StreamRegressed(position=position, found_last=last, action=action):
             return f"the stream ends at message {last}, archived up to {position}: {action}"
         case archive.StreamTruncated(position=position, first_available=first, action=action):
             return f"the stream begins at message {first}, archived up to {position}: {action}"
         case archive.QualityAssessed(score_ppm=score, rules=rules, reasons=reasons):
             return f"quality {score // 10_000}.{score // 100 % 100:02} % by rules {rules}{_because('; '.join(reasons))}"
+        case _:
+            return _archive_retention(event)
+
+
+def _archive_retention(event: msgspec.Struct) -> str:
+    match event:
+        case archive.Held(name=name, reason=reason):
+            return f'hold "{name}": {reason}'
+        case archive.HoldReleased(name=name):
+            return f'hold "{name}" released'
+        case archive.Pruned(keys=keys, size_bytes=size, reason=reason):
+            return f"pruned: {len(keys)} objects, {size} bytes{_because(reason)}"
         case _:
             return _fields(event)
 

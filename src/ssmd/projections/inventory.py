@@ -31,14 +31,15 @@ class Holding(msgspec.Struct, frozen=True):
 class Partition(msgspec.Struct, frozen=True):
     """One connection's data of a date and type. `kinds`: kind -> holding; `sessions`: session -> last n archived.
 
-    `reason`: what completed or reopened it. `config`: git commit of the registry at its latest event.
+    `status` pruned = every segment was deleted on purpose, `pruned_segments` of `pruned_bytes`; `holds`: name -> reason.
+    `reason`: what completed or reopened it, or why it was pruned. `config`: git commit of the registry at its latest event.
     """
 
     feed: str
     date: str
     type: str
     partition: str
-    status: Literal["open", "complete"] = "open"
+    status: Literal["open", "complete", "pruned"] = "open"
     reason: str = ""
     kinds: dict[str, Holding] = {}
     sessions: dict[str, int] = {}
@@ -48,6 +49,9 @@ class Partition(msgspec.Struct, frozen=True):
     completed_ns: int = 0
     config: str = ""
     position: int = 0
+    pruned_segments: int = 0
+    pruned_bytes: int = 0
+    holds: dict[str, str] = {}
 
 
 def partitions_prefix(feed: str) -> str:
@@ -92,8 +96,31 @@ def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partitio
             return replace(partition, status="complete", reason=reason, completed_ns=ts_ns)
         case archive.Reopened(reason=reason):
             return replace(partition, status="open", reason=reason, completed_ns=0)
+        case archive.Pruned():
+            return _pruned(partition, event)
+        case archive.Held(name=name, reason=reason):
+            return replace(partition, holds=dict(sorted((partition.holds | {name: reason}).items())))
+        case archive.HoldReleased(name=name):
+            return replace(partition, holds={one: why for one, why in partition.holds.items() if one != name})
         case _:
             return partition
+
+
+def _pruned(partition: Partition, event: archive.Pruned) -> Partition:
+    """Its kinds stay listed, empty, once all of it is gone: nothing is there, and that is no hole."""
+    segments = partition.pruned_segments + len(event.keys)
+    after = msgspec.structs.replace(partition, pruned_segments=segments, pruned_bytes=partition.pruned_bytes + event.size_bytes)
+    if segments < sum(holding.segments for holding in partition.kinds.values()):
+        return after
+    return msgspec.structs.replace(
+        after,
+        status="pruned",
+        reason=event.reason,
+        kinds={
+            kind: Holding(ts_recv_first_ns=holding.ts_recv_first_ns, ts_recv_last_ns=holding.ts_recv_last_ns)
+            for kind, holding in partition.kinds.items()
+        },
+    )
 
 
 def with_file(holding: Holding, file: archive.SegmentFile) -> Holding:
@@ -109,4 +136,4 @@ def with_file(holding: Holding, file: archive.SegmentFile) -> Holding:
     )
 
 
-INVENTORY: Final = Projection(NAME, 1, frozenset({archive.AGGREGATE}), _fold)
+INVENTORY: Final = Projection(NAME, 2, frozenset({archive.AGGREGATE}), _fold)

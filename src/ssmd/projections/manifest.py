@@ -33,7 +33,8 @@ class ManifestGap(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """manifest.json. Times are UTC nanoseconds: `created_at` of the event, first and last as received.
 
-    `quality_score` null = not assessed yet. `schema_version`: "name:version" of the record definition, "" for raw.
+    `quality_score`: of raw data, the worst connection's, decimal text from 0 to 1; null = not assessed yet.
+    `schema_version`: "name:version" of the record definition, "" for raw.
     `journal_position`: of the last event that touched it.
     """
 
@@ -57,6 +58,7 @@ class Manifest(msgspec.Struct, frozen=True):
     segments: tuple[Segment, ...]
     config_commit: str
     journal_position: int
+    pruned_segments: int = 0
 
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
@@ -88,7 +90,7 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
         first_timestamp=held.ts_recv_first_ns or None,
         last_timestamp=held.ts_recv_last_ns or None,
         gaps=tuple(_manifest_gap(gap) for gap in touching),
-        quality_score=None,
+        quality_score=_score(document),
         connector_version=", ".join(sorted({version for version in document.connector_versions.values() if version})),
         created_at=document.created_ns,
         partitions={name: "complete" if done else "open" for name, done in document.partitions.items()},
@@ -97,8 +99,16 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
         ),
         config_commit=document.config,
         journal_position=document.position,
+        pruned_segments=document.pruned_segments,
     )
     return msgspec.json.format(_encoder.encode(manifest), indent=2) + b"\n"
+
+
+def _score(document: Document) -> str | None:
+    if not document.quality:
+        return None
+    worst = min(document.quality.values())
+    return f"{worst // 1_000_000}.{worst % 1_000_000:06}"
 
 
 def _file(document: Document, segment: Segment) -> archive.SegmentFile:

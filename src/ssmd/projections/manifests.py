@@ -58,6 +58,7 @@ class Document(msgspec.Struct, frozen=True):
         schema: definition of the records ("market:1"), mapper: version that made them; "" and 0 for raw.
         partitions: connection -> is its day complete; connector_versions: connection -> version, "" = not known.
         created_ns: time of the seal that put the first segment here.
+        quality: connection -> score of its latest assessment in millionths; raw only.
     """
 
     key: str
@@ -73,6 +74,8 @@ class Document(msgspec.Struct, frozen=True):
     segments: tuple[Segment, ...] = ()
     config: str = ""
     position: int = 0
+    pruned_segments: int = 0
+    quality: dict[str, int] = {}
 
 
 class Shelf(msgspec.Struct, frozen=True):
@@ -171,7 +174,7 @@ def _fold_archive(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) ->
             shelf = Shelf(dict(sorted((shelf.documents | dict.fromkeys(missing, type_)).items())), shelf.partitions)
             _remember_date(rows, feed, date)
     else:
-        touched = set()
+        touched = _fold_care(rows, shelf, event, type_, partition)
     standing = _standing(event)
     partitions = shelf.partitions.get(type_, {})
     if partition not in partitions or (standing is not None and partitions[partition] != standing):
@@ -180,6 +183,62 @@ def _fold_archive(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) ->
         touched = {key for key, of_type in shelf.documents.items() if of_type == type_}
     rows.put(shelf_key, shelf)
     _touch(rows, recorded, touched, partitions)
+
+
+def _fold_care(rows: Rows, shelf: Shelf, event: msgspec.Struct, type_: str, partition: str) -> set[str]:
+    """What happened to stored segments: the manifests it changes, by key."""
+    match event:
+        case archive.Pruned(keys=keys):
+            return _without(rows, keys)
+        case archive.Repaired(key=key, file=file) if file is not None:
+            return _replaced(rows, key, file)
+        case archive.QualityAssessed(score_ppm=score_ppm):
+            touched = {key for key, of_type in shelf.documents.items() if of_type == type_}
+            for key in touched:
+                document = rows.get(document_key(key), Document)
+                if document is not None:
+                    quality = dict(sorted((document.quality | {partition: score_ppm}).items()))
+                    rows.put(document_key(key), msgspec.structs.replace(document, quality=quality))
+            return touched
+        case _:
+            return set()
+
+
+def _without(rows: Rows, keys: Iterable[str]) -> set[str]:
+    by_manifest: dict[str, set[str]] = {}
+    for key in keys:
+        by_manifest.setdefault(parse_segment(key).shelf.manifest_key, set()).add(key.rpartition("/")[2])
+    for key, names in by_manifest.items():
+        document = rows.get(document_key(key), Document)
+        if document is not None:
+            left = tuple(one for one in document.segments if one.name not in names)
+            gone = document.pruned_segments + len(document.segments) - len(left)
+            rows.put(document_key(key), msgspec.structs.replace(document, segments=left, pruned_segments=gone))
+    return set(by_manifest)
+
+
+def _replaced(rows: Rows, key: str, file: archive.SegmentFile) -> set[str]:
+    manifest_key, name = parse_segment(key).shelf.manifest_key, key.rpartition("/")[2]
+    document = rows.get(document_key(manifest_key), Document)
+    if document is None:
+        return set()
+    segments = tuple(_renewed(one, file) if one.name == name else one for one in document.segments)
+    rows.put(document_key(manifest_key), msgspec.structs.replace(document, segments=segments))
+    return {manifest_key}
+
+
+def _renewed(segment: Segment, file: archive.SegmentFile) -> Segment:
+    return msgspec.structs.replace(
+        segment,
+        name=file.key.rpartition("/")[2],
+        record_count=file.records,
+        byte_size=file.size_bytes,
+        sha256=file.sha256,
+        content_bytes=file.content_bytes,
+        content_sha256=file.content_sha256,
+        ts_recv_first_ns=file.ts_recv_first_ns,
+        ts_recv_last_ns=file.ts_recv_last_ns,
+    )
 
 
 def _standing(event: msgspec.Struct) -> bool | None:
@@ -240,4 +299,4 @@ def _touch(rows: Rows, recorded: RecordedEvent, keys: Iterable[str], partitions:
             )
 
 
-MANIFESTS: Final = Projection(NAME, 1, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)
+MANIFESTS: Final = Projection(NAME, 2, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)

@@ -15,7 +15,7 @@ from ssmd.projections import troubles as troubles_view
 from ssmd.projections.access import ClientRow, KeyRow
 from ssmd.projections.captures import Connection, Session
 from ssmd.projections.days import Day, HistoryLine
-from ssmd.projections.gaps import GapRow
+from ssmd.projections.gaps import GapFilling, GapRow
 from ssmd.projections.inventory import Holding, Partition
 from ssmd.projections.projection import utc_date
 from ssmd.projections.quality import Coverage, PartitionQuality
@@ -49,7 +49,7 @@ class AuditLine(msgspec.Struct, frozen=True):
 class InventoryLine(msgspec.Struct, frozen=True):
     """What there is of one kind in one partition. `kind` "" = the partition is open and holds nothing yet.
 
-    `sessions`: session -> last tape entry archived. Times are receive times, 0 = none.
+    `sessions`: session -> last tape entry archived. Times are receive times, 0 = none. Pruned: of the whole partition.
     """
 
     feed: str
@@ -65,6 +65,9 @@ class InventoryLine(msgspec.Struct, frozen=True):
     ts_recv_first_ns: int
     ts_recv_last_ns: int
     sessions: dict[str, int]
+    pruned_segments: int = 0
+    pruned_bytes: int = 0
+    holds: dict[str, str] = {}
 
 
 class GapLine(msgspec.Struct, frozen=True):
@@ -74,6 +77,7 @@ class GapLine(msgspec.Struct, frozen=True):
         end_ns: None = open (for at least one ticker; for the ticker asked for).
         tickers: whom it concerned; empty = all of the channel, or of the session where `channel` is "".
         open_tickers: those of them it has not ended for.
+        repairs: what of it was filled since, () = it was not repaired.
     """
 
     gap_id: str
@@ -89,6 +93,7 @@ class GapLine(msgspec.Struct, frozen=True):
     end_ns: int | None
     tickers: tuple[str, ...]
     open_tickers: tuple[str, ...]
+    repairs: tuple[GapFilling, ...] = ()
 
 
 class CaptureLine(msgspec.Struct, frozen=True):
@@ -249,6 +254,9 @@ def _inventory_line(partition: Partition, kind: str, holding: Holding) -> Invent
         ts_recv_first_ns=holding.ts_recv_first_ns,
         ts_recv_last_ns=holding.ts_recv_last_ns,
         sessions=partition.sessions,
+        pruned_segments=partition.pruned_segments,
+        pruned_bytes=partition.pruned_bytes,
+        holds=partition.holds,
     )
 
 
@@ -289,6 +297,7 @@ def _gap_line(gap: GapRow) -> GapLine:
         end_ns=gap.end_ns or None,
         tickers=() if gap.is_whole else tuple(gap.tickers),
         open_tickers=() if gap.is_whole else tuple(ticker for ticker, end in gap.tickers.items() if not end),
+        repairs=gap.repairs,
     )
 
 

@@ -92,6 +92,7 @@ class _Sealed:
         self.position = 0
         self.files: dict[str, archive.SegmentFile] = {}
         self.pruned: set[str] = set()
+        self.replaced: set[str] = set()
         self.findings: list[Finding] = []
 
     async def read(self, journal: Journal, scope: Scope) -> None:
@@ -118,6 +119,11 @@ class _Sealed:
             for file in event.files:
                 self.files[file.key] = file
                 self.pruned.discard(file.key)
+        elif isinstance(event, archive.Repaired) and event.file is not None:
+            # The damaged object may stay where it is: nobody reads it any more.
+            if self.files.pop(event.key, None) is not None:
+                self.replaced.add(event.key)
+            self.files[event.file.key] = event.file
         elif isinstance(event, archive.Pruned):
             for key in event.keys:
                 self.files.pop(key, None)
@@ -151,7 +157,8 @@ async def verify(
             progress(number, len(sealed.files))
     manifests = await _check_manifests(storage, scope, sealed.files.values(), stored, findings)
     await sealed.read(journal, scope)
-    findings += [_stranger(key, sealed) for key in stored if not key.endswith("/manifest.json") and key not in sealed.files]
+    known = sealed.files.keys() | sealed.replaced
+    findings += [_stranger(key, sealed) for key in stored if not key.endswith("/manifest.json") and key not in known]
     findings += sealed.findings
     findings.sort(key=lambda finding: (finding.key, finding.problem))
     return Verification(len(sealed.files), size_bytes, manifests, sealed.position, tuple(findings))
