@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 
 from ssmd.clock import Clock
 from ssmd.errors import Unavailable
@@ -15,10 +14,11 @@ from ssmd.exchanges.adapter import Subscription
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.exchanges.kalshi.session import KalshiSession
 from ssmd.exchanges.kalshi.signing import PrivateKey, headers
+from ssmd.exchanges.kalshi.subscriptions import UNFILTERED
+from ssmd.identifiers import system_random
+from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
 from ssmd.services.connector.venue import Venue
 
-PAGE_LIMIT: Final = 1000
-PAGES_MAX: Final = 1000
 REST_TIMEOUT_S: Final = 10.0
 ROTATION_GRACE_S: Final = 45
 """For how long a key that was accepted before may be refused before that counts as final: another one may be on its way."""
@@ -30,15 +30,6 @@ class VenueKey(NamedTuple):
 
     key_id: str
     private_key: PrivateKey | None
-
-
-class _Market(msgspec.Struct):
-    ticker: str
-
-
-class _Page(msgspec.Struct):
-    markets: list[_Market]
-    cursor: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
 
 
 class KalshiAccess:
@@ -77,6 +68,7 @@ class KalshiAccess:
 
     def venue(self, feed: str, wire: str) -> Venue:
         """What the connector needs to know."""
+        pauses = Pauses(self.listing(), self._clock)
         return Venue(
             feed=feed,
             websocket_url=self._websocket_url,
@@ -86,7 +78,14 @@ class KalshiAccess:
             new_session=lambda subscription: _NoticedSession(subscription, self._on_accepted),
             new_mapper=lambda session: KalshiMapper(feed, session),
             is_fatal=self._is_fatal,
+            pause_at=pauses.text_at,
+            prepare=pauses.refresh,
+            shared_channels=frozenset(UNFILTERED),
         )
+
+    def listing(self) -> KalshiListing:
+        """The venue's listing, asked with this access."""
+        return KalshiListing(self._rest_url, lambda url: self._signed("GET", url), system_random)
 
     def _handshake(self) -> dict[str, str]:
         self._signed_by = self._key()
@@ -116,38 +115,9 @@ class KalshiAccess:
         return Subscription(self._channels, tickers)
 
     async def _open_tickers(self) -> tuple[str, ...]:
-        """All open markets' tickers, in the venue's order; cut at `tickers_max`.
-
-        Raises:
-            Unavailable: no answer, an answer that does not fit, or a cursor that goes in circles.
-        """
-        url = f"{self._rest_url}/markets"
-        found: dict[str, None] = {}
-        cursor, seen = "", set[str]()
-        async with httpx.AsyncClient(timeout=REST_TIMEOUT_S) as client:
-            for _ in range(PAGES_MAX):
-                page = await self._page(client, url, cursor)
-                found.update(dict.fromkeys(market.ticker for market in page.markets))
-                cursor = page.cursor
-                if not cursor or len(found) >= self._tickers_max:
-                    return tuple(found)[: self._tickers_max]
-                if cursor in seen:
-                    raise Unavailable(f"the listing at {url} goes in circles: cursor {cursor[:40]!r} came twice")
-                seen.add(cursor)
-        raise Unavailable(f"the listing at {url} has more than {PAGES_MAX} pages")
-
-    async def _page(self, client: httpx.AsyncClient, url: str, cursor: str) -> _Page:
-        params = {"status": "open", "mve_filter": "exclude", "limit": str(PAGE_LIMIT), **({"cursor": cursor} if cursor else {})}
-        try:
-            answer = await client.get(url, params=params, headers=self._signed("GET", url))
-        except httpx.HTTPError as error:
-            raise Unavailable(f"cannot reach {url}: {error or type(error).__name__}") from error
-        if answer.status_code != httpx.codes.OK:
-            raise Unavailable(f"{url} answered {answer.status_code}: {answer.text[:200]}")
-        try:
-            return msgspec.json.decode(answer.content, type=_Page)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{url} answered what is no page of markets: {error}") from error
+        """All open markets' tickers, in the venue's order; cut at `tickers_max`. Raises as `KalshiListing.open_markets`."""
+        found = await self.listing().open_markets(limit=self._tickers_max)
+        return tuple(one.ticker for one in found)[: self._tickers_max]
 
 
 class _NoticedSession(KalshiSession):
