@@ -45,12 +45,13 @@ from ssmd.exchanges.kalshi.frames import (
 from ssmd.exchanges.kalshi.holes import Hole, Holes
 from ssmd.exchanges.kalshi.legacy import CENTS
 from ssmd.exchanges.kalshi.output import Findings, Output, type_of
+from ssmd.exchanges.kalshi.repairs import add_repair
 from ssmd.exchanges.kalshi.sequence import Sequences
 from ssmd.exchanges.kalshi.subscriptions import BOOK, CHANNEL_OF_TYPE, Sub, Subscriptions
 from ssmd.exchanges.kalshi.timestamps import event_ns
 from ssmd.exchanges.kalshi.translate import CHANGES, PRICES
 from ssmd.schemas.blocks import Entry, EntryKind
-from ssmd.schemas.control import ClockStepped, Connected, DayMark, Disconnected, TailCut, decode_fact
+from ssmd.schemas.control import ClockStepped, Connected, DayMark, Disconnected, Repair, TailCut, decode_fact
 from ssmd.schemas.records import WHOLE_CHANNEL, BookDelta, Record, Side, SizeMeaning
 
 _WIRES: Final = {wire.name: wire for wire in (DOLLARS, CENTS)}
@@ -362,7 +363,8 @@ class KalshiMapper:
             out.facts.append(capture.ClockStepped(*out.place, fact.step_ns))
         elif isinstance(fact, TailCut):
             out.facts.append(capture.TailCut(*out.place, fact.size_bytes))
-        # `Repair` entries mean nothing yet: nothing writes them before gaps are repaired by REST.
+        elif isinstance(fact, Repair) and (wrong := add_repair(out, fact)) is not None:
+            self._findings.tell(out, wrong)
         return out.mapped()
 
     def _connected(self, out: Output, fact: Connected) -> None:

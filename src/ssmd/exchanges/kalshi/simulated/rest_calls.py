@@ -125,7 +125,7 @@ class RestCalls:
             held
             for _, held in sorted(found.items())
             if (not category or held.category == category)
-            and not query.get("tags")  # no series here has any
+            and (not query.get("tags") or (held.category in query["tags"].split(",") and held.frequency != "fifteen_min"))
             and since <= self._listed.now_ns // SECOND_NS
         ]
         return Answer(200, {"series": [objects.series(held, self._listed.now_ns) for held in rows]})

@@ -112,9 +112,10 @@ def event(held: Event, category: str, updated_ns: int) -> dict[str, object]:
 
 
 def series(held: Series, updated_ns: int) -> dict[str, object]:
-    """A series."""
+    """A series. What the venue has null at times is null for the fast ones, a list for the others."""
+    is_bare = held.frequency == "fifteen_min"
     return {
-        "additional_prohibitions": None,
+        "additional_prohibitions": None if is_bare else [],
         "category": held.category,
         "categories": [held.category],
         "contract_terms_url": f"{_CONTRACT}/{held.ticker}.pdf",
@@ -124,8 +125,8 @@ def series(held: Series, updated_ns: int) -> dict[str, object]:
         "fee_type": "quadratic",
         "frequency": held.frequency,
         "last_updated_ts": rfc3339(updated_ns),
-        "settlement_sources": None,
-        "tags": None,
+        "settlement_sources": None if is_bare else [{"name": "Simulated", "url": "https://example.com/"}],
+        "tags": None if is_bare else [held.category],
         "ticker": held.ticker,
         "title": held.title,
     }

@@ -1,0 +1,1 @@
+"""Kalshi's REST interface over the network: signed, within the rate limit, patient with a limit."""
