@@ -78,6 +78,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "config history",
             "chaos run",
             "connector run",
+            "connector status",
             "data book",
             "data connections",
             "data export",

@@ -174,13 +174,21 @@ class SimulatorSettings(Document, frozen=True, kw_only=True):
 
 
 class Capture(Document, frozen=True, kw_only=True):
-    """What is captured. `tickers` empty = every open market the venue lists (up to `tickers_max`)."""
+    """What is captured: all that `tickers`, `series`, `categories` and `events` name; none named = every open market.
+
+    What is not named by its ticker is followed: new markets come in, settled ones go, at most `tickers_max` at a time.
+    `tickers_per_connection`: more markets are shared among several connections.
+    """
 
     endpoint: str
     key: str = ""
     channels: tuple[str, ...] = ("orderbook_delta", "ticker", "trade", "market_lifecycle_v2")
     tickers: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     tickers_max: Annotated[int, msgspec.Meta(ge=1, le=500_000)] = 1000
+    tickers_per_connection: Annotated[int, msgspec.Meta(ge=1, le=500_000)] = 5000
     connection: Name = "main"
     simulator: SimulatorSettings = SimulatorSettings()
 

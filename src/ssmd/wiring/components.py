@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ssmd.gateway.record_routes import OpenViews
     from ssmd.gateway.server import TlsFiles
     from ssmd.registry.documents import ArchiveSettings
+    from ssmd.services.connector.venue import Venue
     from ssmd.streams.journal import Journal
     from ssmd.streams.transport import Transport
 
@@ -103,11 +104,13 @@ async def _connector(parts: Parts) -> Component:
     from ssmd.services.connector.settings import ConnectorSettings  # noqa: PLC0415 - as above
     from ssmd.streams.journal_nats import NatsJournal  # noqa: PLC0415 - as above
     from ssmd.streams.transport_nats import NatsTransport  # noqa: PLC0415 - as above
+    from ssmd.wiring.capture import COMMANDS_S, capture_group, shard_part, tape_of  # noqa: PLC0415 - as above
     from ssmd.wiring.venue_key import watched_key  # noqa: PLC0415 - as above
 
     environment, variables = parts.environment, parts.variables
     document = environment.document
-    await refuse_second_connector(document.feed, document.capture.connection, _answers(parts, "connector", within_s=1.0))
+    part = shard_part(document, variables)
+    await refuse_second_connector(document.feed, part.connection, _answers(parts, "connector", within_s=1.0))
     capture, endpoint = document.capture, environment.endpoint
     access = KalshiAccess(
         rest_url=endpoint.rest,
@@ -134,26 +137,34 @@ async def _connector(parts: Parts) -> Component:
     snapshots = open_snapshots(environment, variables)
     parts.stack.push_async_callback(snapshots.close)
     tape = document.tape
-    return ConnectorService(
-        access.venue(document.feed, environment.feed_version.wire),
-        environment.name,
-        capture.connection,
-        environment.directory / "tape" / capture.connection,
-        transport,
-        Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots),
-        parts.clock,
-        parts.random,
-        ConnectorSettings(
-            block_ms=tape.block_ms,
-            block_bytes=tape.block_bytes,
-            fsync_ms=tape.fsync_ms,
-            file_bytes=tape.file_bytes,
-            bytes_max=tape.bytes_max,
-            zone=document.timezone,
-            config=environment.config,
-        ),
-        crash_point=parts.crash_point("connector"),
+    application = Application(journal, CATALOGUE, parts.clock, parts.random, environment.config, snapshots)
+    settings = ConnectorSettings(
+        block_ms=tape.block_ms,
+        block_bytes=tape.block_bytes,
+        fsync_ms=tape.fsync_ms,
+        file_bytes=tape.file_bytes,
+        bytes_max=tape.bytes_max,
+        zone=document.timezone,
+        config=environment.config,
     )
+
+    def member(connection: str, venue: Venue) -> ConnectorService:
+        return ConnectorService(
+            venue,
+            environment.name,
+            connection,
+            tape_of(environment.directory, connection),
+            transport,
+            application,
+            parts.clock,
+            parts.random,
+            settings,
+            crash_point=parts.crash_point("connector"),
+        )
+
+    venue = access.venue(document.feed, environment.feed_version.wire)
+    commands_s = min(COMMANDS_S, environment.feed_version.rate_limits.websocket_commands_per_second or COMMANDS_S)
+    return capture_group(document, part, replace(venue, commands_s=commands_s), access.listing(), member, parts.random)
 
 
 async def _raw_archiver(parts: Parts) -> Component:

@@ -44,11 +44,12 @@ PARENT_POLL_S: Final = 0.5
 """How often a component looks for it, where the kernel does not tell (`services.child`)."""
 
 
-def run_component(kind: str, environment: ResolvedEnvironment, *, parent: int = 0) -> None:
+def run_component(kind: str, environment: ResolvedEnvironment, *, parent: int = 0, shard: str = "") -> None:
     """Run one component until it is told to stop; blocks.
 
     Args:
         parent: pid of the process it must not outlive; 0 = none.
+        shard: the part of the environment it looks after, "" = as SSMD_SHARD says, else all of it.
 
     Raises:
         Misconfigured, Unavailable: it cannot begin, or cannot go on.
@@ -56,7 +57,8 @@ def run_component(kind: str, environment: ResolvedEnvironment, *, parent: int = 
     configure_logging(kind, SystemClock(), sys.stderr, level=log_level(variables()))
     import uvloop  # noqa: PLC0415 - only processes that run a loop of their own need it
 
-    uvloop.run(_run(kind, environment, parent))
+    given = variables()
+    uvloop.run(_run(kind, environment, parent, {**given, "SSMD_SHARD": shard} if shard else given))
 
 
 def log_level(given: Mapping[str, str]) -> Level:
@@ -73,12 +75,12 @@ def log_level(given: Mapping[str, str]) -> Level:
     return cast("Level", wanted.lower())
 
 
-async def _run(kind: str, environment: ResolvedEnvironment, parent: int) -> None:
+async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: Mapping[str, str]) -> None:
     log = structlog.get_logger(kind)
     loads = KeyLoads()
     environment = dataclasses.replace(environment, on_key=loads.note)
     async with AsyncExitStack() as stack:
-        component = await build(kind, Parts(environment, variables(), SystemClock(), system_random, stack))
+        component = await build(kind, Parts(environment, given, SystemClock(), system_random, stack))
         process = f"{component.name}:{component.instance}"
         quiet = dataclasses.replace(environment, on_key=None)
         await stack.enter_async_context(loads.journaled(quiet, variables(), SystemClock(), system_random, process))
