@@ -20,6 +20,8 @@ WATCH_S: Final = 5.0
 """How often a key is looked at. Kubernetes itself takes up to a minute to show a changed Secret to a pod."""
 LOAD_S: Final = 20.0
 """How long one look may take."""
+SETTLE_S: Final = 0.5
+"""Another value must still be there this much later: the fields of a key may be written one after the other."""
 
 Fields = Mapping[str, Secret]
 
@@ -42,11 +44,13 @@ class KeyWatch:
         on_change: Callable[[Fields], None] = lambda _: None,
         *,
         every_s: float = WATCH_S,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._name = name
         self._load = load
         self._on_change = on_change
         self._every_s = every_s
+        self._settle_s = settle_s
         self._one_at_a_time = asyncio.Lock()
         self._told = ""
         self._task: asyncio.Task[None] | None = None
@@ -55,6 +59,7 @@ class KeyWatch:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._watch(), name=f"key {self._name}")
+        self._task.add_done_callback(self._on_ended)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -62,23 +67,38 @@ class KeyWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Not its text: a driver's may hold what it was given.
+            self._log.error("key-not-watched", reason=type(error).__name__, mend="restart this process")
+
     async def refresh(self) -> bool:
         """Look now; whether the key is another one than before."""
         async with self._one_at_a_time:
             try:
-                async with asyncio.timeout(LOAD_S):
-                    fields = await asyncio.to_thread(self._load)
+                fields = await self._look()
+                if not self._is_other(fields):
+                    return False
+                await asyncio.sleep(self._settle_s)
+                if fields != await self._look():
+                    return False
             except (SsmdError, TimeoutError) as error:
                 self._tell(error.message if isinstance(error, SsmdError) else f"no answer within {LOAD_S:g} s")
-                return False
-            self._told = ""
-            # A key that is gone, but was there, is no reason to stop signing with it: the venue decides.
-            if not fields or fields == self.current:
                 return False
             self.current = fields
         self._log.info("key-changed")
         self._on_change(fields)
         return True
+
+    async def _look(self) -> Fields:
+        async with asyncio.timeout(LOAD_S):
+            fields = await asyncio.to_thread(self._load)
+        self._told = ""
+        return fields
+
+    def _is_other(self, fields: Fields) -> bool:
+        # A key that is gone, but was there, is no reason to stop signing with it: the venue decides.
+        return bool(fields) and fields != self.current
 
     def _tell(self, reason: str) -> None:
         if reason != self._told:

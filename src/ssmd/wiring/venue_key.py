@@ -11,7 +11,7 @@ from ssmd.identifiers import RandomBytes
 from ssmd.keys.secret import Secret
 from ssmd.registry.integrity import KEY_REFERENCE
 from ssmd.services.connector.kalshi_venue import VenueKey
-from ssmd.services.key_watch import WATCH_S, KeyWatch
+from ssmd.services.key_watch import SETTLE_S, WATCH_S, KeyWatch
 from ssmd.wiring.environment import ResolvedEnvironment
 
 Fields = Mapping[str, Secret]
@@ -31,6 +31,7 @@ async def watched_key(
     stack: AsyncExitStack,
     *,
     every_s: float = WATCH_S,
+    settle_s: float = SETTLE_S,
 ) -> Callable[[], VenueKey]:
     """Asks for the key as it is now; another value is noticed within about `every_s`, until `stack` is closed.
 
@@ -52,6 +53,6 @@ async def watched_key(
             environment.on_key(name, environment.document.keys[name], now)
 
     await stack.enter_async_context(
-        KeyWatch(name, lambda: quiet.capture_key(variables, random), fields, changed, every_s=every_s)
+        KeyWatch(name, lambda: quiet.capture_key(variables, random), fields, changed, every_s=every_s, settle_s=settle_s)
     )
     return lambda: current

@@ -21,7 +21,7 @@ from ssmd.services.connector.venue import Venue
 
 REST_TIMEOUT_S: Final = 10.0
 ROTATION_GRACE_S: Final = 45
-"""For how long a key that was accepted before may be refused before that counts as final: another one may be on its way."""
+"""For how long, after one was accepted, keys may be refused before that counts as final: another may be on its way."""
 _EXPIRED: Final = b"header_timestamp_expired"
 
 
@@ -59,7 +59,7 @@ class KalshiAccess:
         fixed = VenueKey(key_id, private_key)
         self._ask_key = ask_key
         self._key = ask_key or (lambda: fixed)
-        self._signed_by = self._accepted = VenueKey("", None)
+        self._is_proven = False
         self._refused_since_ns = 0
         self._channels = tuple(channels)
         self._tickers = tuple(tickers)
@@ -73,7 +73,7 @@ class KalshiAccess:
             feed=feed,
             websocket_url=self._websocket_url,
             wire=wire,
-            headers=self._handshake,
+            headers=lambda: self._signed("GET", self._websocket_url),
             subscription=self._subscription,
             new_session=lambda subscription: _NoticedSession(subscription, self._on_accepted),
             new_mapper=lambda session: KalshiMapper(feed, session),
@@ -87,18 +87,14 @@ class KalshiAccess:
         """The venue's listing, asked with this access."""
         return KalshiListing(self._rest_url, lambda url: self._signed("GET", url), system_random)
 
-    def _handshake(self) -> dict[str, str]:
-        self._signed_by = self._key()
-        return self._signed("GET", self._websocket_url)
-
     def _on_accepted(self) -> None:
-        self._accepted, self._refused_since_ns = self._signed_by, 0
+        self._is_proven, self._refused_since_ns = True, 0
 
     def _is_fatal(self, status: int, body: bytes) -> bool:
-        """As `is_fatal`, but a key that may still change is given time to."""
+        """As `is_fatal`, but where a key was accepted before, a rotation is given time to reach us."""
         if not is_fatal(status, body):
             return False
-        if self._ask_key is None or self._signed_by != self._accepted:
+        if self._ask_key is None or not self._is_proven:
             return True
         now_ns = self._clock.now_ns()
         self._refused_since_ns = self._refused_since_ns or now_ns
