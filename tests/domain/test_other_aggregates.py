@@ -32,6 +32,7 @@ Step = tuple[Any, Sequence[msgspec.Struct] | str]
 MARKET = listing.Market("KX-1", series="KX", title="one", close_ns=9, attributes={"strike": "5"})
 LATER = listing.Market("KX-1", series="KX", title="uno", close_ns=10, attributes={"cap": "7"})
 MADE = projection.Made("g2", 2, 40, "ab" * 32, 7, 0)
+FIRST = projection.Made("g1", 1, 12, "aa", 3, 0)
 BEFORE = projection.Made("g1", 1, 40, "cd" * 32, 7, 0)
 QUALITY = archive.QualityAssessed(1, 999_000, 3, 10, 0, 1, 0, 77, ("1 gap",))
 FILE = archive.SegmentFile("k", "trade", 1, "ab", 2, "cd", 3, 4, 5)
@@ -235,8 +236,18 @@ WALKS: list[tuple[Decider[Any, Any, Any], list[Step]]] = [
     (
         projection.DECIDER,
         [
+            # A fresh environment: views that begin to exist, empty, are no news; the first rows are.
+            (projection.RecordRebuild(projection.Made("g0", 1, 0, "00", 0, 0), None), []),
+            (projection.RecordSwap("g0", 1, 0), []),
+            (projection.RecordRebuild(FIRST, None), [projection.Rebuilt(FIRST, None, is_different=False)]),
+            (projection.RecordSwap("g1", 1, 12), [projection.Swapped("g1", 1, 12, "")]),
+        ],
+    ),
+    (
+        projection.DECIDER,
+        [
             (projection.RecordRebuild(MADE, BEFORE), [projection.Rebuilt(MADE, BEFORE, is_different=True)]),
-            (projection.RecordSwap("g2", 2, 44), [projection.Swapped("g2", 2, 44, "")]),
+            (projection.RecordSwap("g2", 2, 44), [projection.Swapped("g2", 2, 44, BEFORE.generation)]),
             (projection.RecordDivergence(MADE, BEFORE), [projection.Diverged(MADE, BEFORE)]),
             (
                 projection.RecordRollback("g1", 1, 40, "g2", "wrong totals"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from ssmd.domain.envelope import Envelope, encode_envelope
 from ssmd.identifiers import system_random
 from ssmd.projections import queries
 from ssmd.projections.projection import Projection, Rows, row_key
+from ssmd.projections.rebuild import Rebuilt
 from ssmd.projections.store_memory import MemoryRowStore
 from ssmd.projections.views import PROJECTIONS, fold_views
 from ssmd.services.projection_record import ProjectionRecord
@@ -129,9 +131,56 @@ async def test_a_swap_nobody_had_time_to_tell_is_told_once() -> None:
     journal, store = journal_of(1), MemoryRowStore()
     stamp = await store.begin("counts", 1)
     await store.swap(stamp, None)
+    await record_of(journal).compared(Rebuilt("counts", "swapped", None, stamp._replace(rows=1)))
     for _ in range(2):
         await record_of(journal).swapped(stamp)
-    assert [event.generation for event in await events_of(journal, "projection")] == [stamp.generation]
+    rebuilt, swapped = await events_of(journal, "projection")
+    assert (rebuilt.made.generation, swapped.generation) == (stamp.generation, stamp.generation)
+
+
+class CountingJournal(MemoryJournal):
+    """Counts its readings."""
+
+    readings = 0
+
+    def replay(self, *, after: int = 0, until: int | None = None, filters: Sequence[str] = ()) -> Any:
+        self.readings += 1
+        return super().replay(after=after, until=until, filters=filters)
+
+
+async def test_a_fresh_environment_has_nothing_to_tell_of_its_views() -> None:
+    journal, store = MemoryJournal("t"), MemoryRowStore()
+    for _ in range(2):
+        service = ProjectorService(journal, store, None, random=system_random, record=record_of(journal))
+        await _flushed(service)
+    assert await journal.head() == 0
+    assert [one.name for one in PROJECTIONS if await store.current(one.name) is None] == []
+
+
+async def test_views_that_are_not_there_are_built_by_one_reading_and_told_of_where_they_have_rows() -> None:
+    journal, store = CountingJournal("t"), MemoryRowStore()
+    told(journal, trading_day.Activated(), 1)
+    service = ProjectorService(journal, store, None, random=system_random, record=record_of(journal))
+    await _flushed(service)
+    assert journal.readings == 1
+    told_of = [
+        message.envelope.aggregate_id
+        async for batch in journal.replay(filters=["projection"])
+        for message in batch
+        if isinstance(message, RecordedEvent)
+    ]
+    with_rows = [one.name for one in PROJECTIONS if (stamp := await store.current(one.name)) and stamp.rows]
+    assert sorted(told_of) == sorted([*with_rows, *with_rows])
+    assert with_rows
+
+
+async def _flushed(service: ProjectorService) -> None:
+    task = asyncio.create_task(service.run())
+    try:
+        await service.flush()
+    finally:
+        await service.stop()
+        await task
 
 
 @pytest.mark.parametrize("is_told_at_once", [True, False])

@@ -112,13 +112,16 @@ class State(msgspec.Struct, frozen=True):
 def decide(state: State, command: ProjectionCommand) -> tuple[ProjectionEvent, ...]:
     match command:
         case RecordRebuild(made=made, before=before):
-            if made == state.rebuilt:
+            if made == state.rebuilt or (before is None and _is_first_and_empty(state, made)):
                 return ()
             is_same_place = before is not None and before.position == made.position
             is_different = before is not None and is_same_place and before.digest != made.digest
             return (Rebuilt(made, before, is_different),)
         case RecordDivergence(made=made, before=before):
             return () if made == state.diverged else (Diverged(made, before),)
+        case RecordSwap() if state == State():
+            # Of what was swapped nothing was told, so it was the first generation, and empty: a fresh environment.
+            return ()
         case RecordSwap(generation=generation, version=version, position=position):
             return () if generation == state.current else (Swapped(generation, version, position, state.current),)
         case RecordRollback():
@@ -127,11 +130,18 @@ def decide(state: State, command: ProjectionCommand) -> tuple[ProjectionEvent, .
             return (RolledBack(command.generation, command.version, command.position, command.replaced, command.reason),)
 
 
+def _is_first_and_empty(state: State, made: Made) -> bool:
+    """Whether a view is only now beginning to exist: nobody will ever ask when that was."""
+    return state == State() and not made.rows and not made.skipped
+
+
 def evolve(state: State, event: ProjectionEvent) -> State:
     replace = msgspec.structs.replace
     match event:
-        case Rebuilt(made=made):
-            return replace(state, rebuilt=made)
+        case Rebuilt(made=made, before=before):
+            # A first generation that began empty was not told of.
+            current = state.current or ("" if before is None else before.generation)
+            return replace(state, rebuilt=made, current=current)
         case Diverged(made=made):
             return replace(state, diverged=made)
         case Swapped(generation=generation) | RolledBack(generation=generation):

@@ -93,6 +93,35 @@ async def rebuild(
     return Rebuilt(projection.name, "swapped", before, folder.stamp, is_regressed)
 
 
+async def build_first(
+    journal: Journal,
+    store: RowStore,
+    projections: Sequence[Projection],
+    *,
+    catalogue: Catalogue = CATALOGUE,
+    when_built: WhenCompared | None = None,
+) -> list[Stamp]:
+    """Views of which there is no generation, all from one reading of the journal; as they are afterwards, in order.
+
+    An event that cannot be folded is passed over and recorded: a view with a known omission serves better than none.
+
+    Args:
+        when_built: as `when_compared` of `rebuild`, for each view.
+
+    Raises:
+        Conflict: somebody else builds one of them.
+        Unavailable: journal or store is away.
+    """
+    head = await journal.head()
+    folders = [Folder(one, store, await store.begin(one.name, one.version)) for one in projections]
+    await fold_until(journal, folders, head, catalogue, BATCH_EVENTS)
+    for folder in folders:
+        if when_built is not None:
+            await when_built(Rebuilt(folder.projection.name, "swapped", None, folder.stamp))
+        await store.swap(folder.stamp, None)
+    return [folder.stamp for folder in folders]
+
+
 def _is_diverged(before: Stamp, after: Stamp) -> bool:
     # A view that passed events over has a reason to differ: this very rebuild may be what mends it.
     return before.version == after.version and before.skipped == 0 and before.digest != after.digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ssmd.application.handler import Application
@@ -13,7 +14,7 @@ from ssmd.domain.projection import Made, RecordDivergence, RecordRebuild, Record
 from ssmd.errors import Rejected
 from ssmd.projections.folder import POISON, Poison
 from ssmd.projections.projection import Projection
-from ssmd.projections.rebuild import Rebuilt, rebuild
+from ssmd.projections.rebuild import Rebuilt, build_first, rebuild
 from ssmd.projections.store import RowStore, Stamp
 from ssmd.projections.working_set import decode_row
 from ssmd.streams.journal import Journal
@@ -46,23 +47,27 @@ class ProjectionRecord:
         Raises:
             as `projections.rebuild.rebuild`.
         """
-
-        async def compared(found: Rebuilt) -> None:
-            made, before = made_of(found.after), None if found.before is None else made_of(found.before)
-            command: RecordDivergence | RecordRebuild
-            if found.outcome == "diverged" and before is not None:
-                command = RecordDivergence(made, before)
-            else:
-                command = RecordRebuild(made, before)
-            await self._application.handle(projection.DECIDER, (view.name,), command, actor=self._actor)
-
         omitted = await self._omissions(store, view.name)
-        built = await rebuild(journal, store, view, catalogue=self._catalogue, is_strict=is_strict, when_compared=compared)
+        built = await rebuild(journal, store, view, catalogue=self._catalogue, is_strict=is_strict, when_compared=self.compared)
         if built.outcome == "swapped":
             await self.swapped(built.after)
             still = {poison.position for poison in await self._omissions(store, view.name)}
             await self._folded_after_all(view.name, [one.position for one in omitted if one.position not in still])
         return built
+
+    async def build_first(self, journal: Journal, store: RowStore, views: Sequence[Projection]) -> list[Stamp]:
+        """`projections.build_first`, recorded as a rebuild is, but for the swaps: those are left to `swapped`."""
+        return await build_first(journal, store, views, catalogue=self._catalogue, when_built=self.compared)
+
+    async def compared(self, found: Rebuilt) -> None:
+        """What a rebuild came to, said before readers can see it."""
+        made, before = made_of(found.after), None if found.before is None else made_of(found.before)
+        command: RecordDivergence | RecordRebuild
+        if found.outcome == "diverged" and before is not None:
+            command = RecordDivergence(made, before)
+        else:
+            command = RecordRebuild(made, before)
+        await self._application.handle(projection.DECIDER, (found.projection,), command, actor=self._actor)
 
     async def _omissions(self, store: RowStore, name: str) -> list[Poison]:
         stamp = await store.current(name)

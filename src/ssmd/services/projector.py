@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ssmd import crash_points
@@ -22,7 +23,7 @@ from ssmd.projections.folder import Folder, decode_events, in_pieces
 from ssmd.projections.manifest_sink import ManifestSink
 from ssmd.projections.projection import Projection
 from ssmd.projections.reading import Batch, closing
-from ssmd.projections.rebuild import Rebuilt, rebuild
+from ssmd.projections.rebuild import Rebuilt, build_first, rebuild
 from ssmd.projections.store import RowStore, Stamp
 from ssmd.projections.views import PROJECTIONS
 from ssmd.projections.working_set import RowDamaged
@@ -206,6 +207,11 @@ class ProjectorService:
 
     async def _open(self) -> list[Folder]:
         self._head = await self._journal.head()
+        found = await self._positions()
+        if missing := [projection for projection in self._projections if projection.name not in found]:
+            self._counts["rebuilds"] += len(missing)
+            await (build_first if self._record is None else self._record.build_first)(self._journal, self._store, missing)
+        folded = partial(self._crash_point, crash_points.AFTER_FOLD_BEFORE_COMMIT)
         folders = []
         for projection in self._projections:
             stamp = await self._store.current(projection.name)
@@ -222,15 +228,13 @@ class ProjectorService:
                 )
             if stamp is None or stamp.version != projection.version:
                 self._counts["rebuilds"] += 1
-                # Where there is nothing yet, a view with a known omission serves better than none.
-                is_strict = stamp is not None
-                stamp = (await self._rebuild(projection, is_strict=is_strict)).after
+                stamp = (await self._rebuild(projection, is_strict=stamp is not None)).after
             if self._record is not None:
                 # In case the one that swapped or passed over had no time left to say so.
                 await self._record.swapped(stamp)
                 await self._record.known_omissions(self._store, stamp)
             self._stamps[projection.name] = stamp
-            folders.append(Folder(projection, self._store, stamp, before_commit=self._before_commit))
+            folders.append(Folder(projection, self._store, stamp, before_commit=folded))
         return folders
 
     async def _rebuild(self, projection: Projection, *, is_strict: bool) -> Rebuilt:
@@ -251,9 +255,6 @@ class ProjectorService:
                 return
             else:
                 return
-
-    def _before_commit(self) -> None:
-        self._crash_point(crash_points.AFTER_FOLD_BEFORE_COMMIT)
 
     async def _read(self, queue: asyncio.Queue[Batch | SsmdError], after: int) -> None:
         try:
