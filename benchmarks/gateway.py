@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection as Pipe
+from multiprocessing.synchronize import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 import uvloop
 import websockets
+from _frame_clients import SUBSCRIBE, connect, quantile
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ssmd.clock import SystemClock
-from ssmd.gateway.app import GatewayService
+from ssmd.gateway.app import GatewayLimits, GatewayService
+from ssmd.gateway.client_queue import QueueLimits
+from ssmd.gateway.hub_limits import HubLimits
 from ssmd.gateway.messages import encode, of_record
 from ssmd.schemas.codecs import encode_record
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id
@@ -38,6 +45,7 @@ from ssmd.streams.transport_memory import MemoryTransport
 
 ENV, FEED, TICKERS = "bench", "kalshi", 20
 BLOCK_S = 0.01
+_HEARING_OUT_S = 3.0
 
 
 def trade(n: int) -> Trade:
@@ -79,9 +87,10 @@ async def drive(rate: int, seconds: float, put: Callable[[list[Trade]], Awaitabl
     return n
 
 
-async def serve_gateway(pipe: Pipe, rate: int, seconds: float) -> None:
+async def serve_gateway(pipe: Pipe, rate: int, seconds: float, queue_max: int) -> None:
     transport = MemoryTransport()
-    service = GatewayService(transport, env=ENV, feed=FEED, host="127.0.0.1", port=0, clock=SystemClock())
+    limits = GatewayLimits(hub=HubLimits(queue=QueueLimits(messages_max=queue_max)))
+    service = GatewayService(transport, env=ENV, feed=FEED, host="127.0.0.1", port=0, clock=SystemClock(), limits=limits)
     running = asyncio.create_task(service.run())
     await service.started.wait()
     pipe.send(service.url.replace("http", "ws") + "/v1/stream")
@@ -128,8 +137,8 @@ async def serve_bare(pipe: Pipe, rate: int, seconds: float) -> None:
 
     async def put(records: list[Trade]) -> None:
         frame = f"[{','.join(encode(of_record(record, record.n)) for record in records)}]"
-        for socket in list(sockets):
-            await socket.send_text(frame)
+        for one in list(sockets):
+            await one.send_text(frame)
 
     spent = time.process_time()
     sent = await drive(rate, seconds, put)
@@ -139,90 +148,145 @@ async def serve_bare(pipe: Pipe, rate: int, seconds: float) -> None:
     await running
 
 
-async def listen(url: str, count: int, pipe: Pipe) -> tuple[list[int], float]:
-    """Latencies (ns) of every message of every client, and the seconds from the first to the last."""
-    latencies: list[int] = []
+async def listen(url: str, count: int, pipe: Pipe) -> tuple[list[tuple[int, int]], float]:
+    """(latency in ns, messages) of every frame of every client, and the seconds from the first to the last."""
+    found: list[tuple[int, int]] = []
     times: list[int] = []
-    decoder = msgspec.json.Decoder(list[Stamp])
 
-    async def client(ready: asyncio.Semaphore) -> None:
-        async with websockets.connect(url, compression=None, max_queue=None, max_size=None) as socket:
-            await socket.send('{"id":1,"cmd":"subscribe","tickers":["*"]}')
-            await socket.recv()
-            ready.release()
-            try:
-                while True:
-                    frame = await socket.recv(decode=False)
-                    now = time.monotonic_ns()
-                    found = [now - stamp.ts_recv_ns for stamp in decoder.decode(frame) if stamp.ts_recv_ns]
-                    if found:
-                        latencies.extend(found)
-                        times.append(now)
-            except websockets.ConnectionClosed:
-                return
+    def take(now: int, latency: int, messages: int) -> None:
+        found.append((latency, messages))
+        times.append(now)
 
-    ready = asyncio.Semaphore(0)
-    tasks = [asyncio.create_task(client(ready)) for _ in range(count)]
-    for _ in tasks:
-        await ready.acquire()
+    clients = [await connect(url, take) for _ in range(count)]
     pipe.send("go")
-    await asyncio.wait(tasks)
-    return latencies, (times[-1] - times[0]) / 1e9
+    for client in clients:
+        await client.closed.wait()
+    return found, (times[-1] - times[0]) / 1e9
 
 
-class Stamp(msgspec.Struct):
-    ts_recv_ns: int = 0
+async def dawdle(url: str, is_wanted: Event, is_over: Event, pipe: Pipe) -> None:
+    """While it is wanted, a client that reads a frame a second; then it hears out what it was sent, and tells of it."""
+    while not is_over.is_set():
+        if not is_wanted.is_set():
+            await asyncio.sleep(0.02)
+            continue
+        plain = socket.socket()
+        # What the kernel holds for it is no matter of the gateway's.
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        plain.connect((urlsplit(url).hostname, urlsplit(url).port))
+        heard: list[dict[str, Any]] = []
+        async with websockets.connect(url, sock=plain, compression=None, max_queue=1, max_size=None) as client:
+            await client.send(SUBSCRIBE.decode())
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await _hear(client, heard, is_wanted)
+        first, last = heard[0], heard[-1]
+        received = sum(message["type"] == "trade" for message in heard)
+        told = (last["messages"], last["stream_seq"]) if last["type"] == "lost" else (0, 0)
+        pipe.send((received, first["stream_seq"], *told))
 
 
-async def dawdle(url: str, count: int) -> None:
-    """`count` clients that read a message a second, as long as they are let."""
-
-    async def client() -> None:
-        async with websockets.connect(url, compression=None, max_queue=1, max_size=None) as socket:
-            await socket.send('{"id":1,"cmd":"subscribe","tickers":["*"]}')
-            while True:
-                await socket.recv()
-                await asyncio.sleep(1)
-
-    await asyncio.gather(*(client() for _ in range(count)), return_exceptions=True)
+async def _hear(client: websockets.ClientConnection, heard: list[dict[str, Any]], is_wanted: Event) -> None:
+    unwanted_s = time.monotonic()
+    # Past that it kept up after all, and nothing was lost.
+    while time.monotonic() - unwanted_s < _HEARING_OUT_S:
+        heard += msgspec.json.decode(await client.recv())
+        if is_wanted.is_set():
+            await asyncio.sleep(1)
+            unwanted_s = time.monotonic()
 
 
-def _dawdle(url: str, count: int) -> None:
-    uvloop.run(dawdle(url, count))
+def _dawdle(url: str, is_wanted: Event, is_over: Event, pipe: Pipe) -> None:
+    uvloop.run(dawdle(url, is_wanted, is_over, pipe))
 
 
-def measure(name: str, rate: int, clients: int, seconds: float, slow: int = 0) -> dict[str, Any]:
-    """One run; `slow`: clients beside the measured ones that hardly read, in a process of their own."""
+async def in_windows(
+    url: str, clients: int, pipe: Pipe, window_s: float, windows: int, is_wanted: Event
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Frames of `clients` fast clients in windows without and with the slow one: first those without, then those with."""
+    found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    kept: list[tuple[int, int]] | None = None
+
+    def take(_: int, latency: int, messages: int) -> None:
+        if kept is not None:
+            kept.append((latency, messages))
+
+    joined = [await connect(url, take) for _ in range(clients)]
+    pipe.send("go")
+    await asyncio.sleep(1)
+    for number in range(2 * windows):
+        # off, on, on, off ...: what gets slower with time weighs on both alike.
+        with_slow = number % 4 in {1, 2}
+        (is_wanted.set if with_slow else is_wanted.clear)()
+        await asyncio.sleep(0.5)
+        kept = found[with_slow]
+        await asyncio.sleep(window_s)
+        kept = None
+    is_wanted.clear()
+    for client in joined:
+        await client.closed.wait()
+    return found
+
+
+def beside_a_slow_one(window_s: float, windows: int, rate: int = 1_000) -> dict[str, Any]:
+    """One paired run: p99 of 99 fast clients beside a slow one, and without it, in turns over the same connections."""
+    ours, theirs = multiprocessing.Pipe()
+    told, telling = multiprocessing.Pipe(duplex=False)
+    is_wanted, is_over = multiprocessing.Event(), multiprocessing.Event()
+    seconds = 1.5 + 2 * windows * (window_s + 0.5)
+    server = multiprocessing.Process(target=_serve, args=("gateway", theirs, rate, seconds, 500))
+    server.start()
+    url = ours.recv()
+    slow = multiprocessing.Process(target=_dawdle, args=(url, is_wanted, is_over, telling))
+    slow.start()
+    without, beside = uvloop.run(in_windows(url, 99, ours, window_s, windows, is_wanted))
+    is_over.set()
+    counted = ours.recv()
+    server.join(30)
+    accounts = []
+    while told.poll(12):
+        accounts.append(told.recv())
+    slow.join(15)
+    if slow.is_alive():
+        slow.kill()
+        slow.join(10)
+    # Each block is 10 trades in 11 messages, its mark the last: so a place in the stream tells the number of trades.
+    size = max(1, round(rate * BLOCK_S))
+    losses = [(received, lost, (upto - ack) // (size + 1) * size) for received, ack, lost, upto in accounts if lost]
+    return {
+        "p99_without_ms": quantile(without, 0.99),
+        "p99_beside_ms": quantile(beside, 0.99),
+        "closed_slow": len(losses),
+        "lost": sum(lost for _, lost, _ in losses),
+        "loss_told_exactly": all(received + lost == published for received, lost, published in losses),
+        "lost_by_the_gateways_count": counted["lost"],
+    }
+
+
+def measure(name: str, rate: int, clients: int, seconds: float) -> dict[str, Any]:
+    """One run."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.Process(target=_serve, args=(name, theirs, rate, seconds))
     process.start()
     url = ours.recv()
-    dawdling = multiprocessing.Process(target=_dawdle, args=(url, slow))
-    if slow:
-        dawdling.start()
-        time.sleep(1.5)
-    latencies, spent = uvloop.run(listen(url, clients, ours))
+    found, spent = uvloop.run(listen(url, clients, ours))
     told = ours.recv()
     process.join(30)
-    if slow:
-        dawdling.kill()
-        dawdling.join(10)
-    latencies.sort()
+    received = sum(messages for _, messages in found)
     return {
         "server": name,
         "in": told["in"],
-        "received": len(latencies),
+        "received": received,
         "expected": told["in"] * clients,
         "lost": told["lost"],
-        "out_per_s": round(len(latencies) / spent),
-        "server_cpu_us_per_message_out": round(told["cpu_s"] * 1e6 / max(1, len(latencies)), 2),
-        "p50_ms": round(latencies[len(latencies) // 2] / 1e6, 2),
-        "p99_ms": round(latencies[len(latencies) * 99 // 100] / 1e6, 2),
+        "out_per_s": round(received / spent),
+        "server_cpu_us_per_message_out": round(told["cpu_s"] * 1e6 / max(1, received), 2),
+        "p50_ms": quantile(found, 0.5),
+        "p99_ms": quantile(found, 0.99),
     }
 
 
-def _serve(name: str, pipe: Pipe, rate: int, seconds: float) -> None:
-    uvloop.run((serve_gateway if name == "gateway" else serve_bare)(pipe, rate, seconds))
+def _serve(name: str, pipe: Pipe, rate: int, seconds: float, queue_max: int = 10_000) -> None:
+    uvloop.run(serve_gateway(pipe, rate, seconds, queue_max) if name == "gateway" else serve_bare(pipe, rate, seconds))
 
 
 def main() -> None:

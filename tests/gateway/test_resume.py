@@ -15,7 +15,7 @@ from tests.gateway.conftest import DEADLINE_S, Gateway, Tape
 from ssmd.gateway.app import GatewayLimits
 from ssmd.gateway.client_queue import QueueLimits
 from ssmd.gateway.hub_limits import HubLimits
-from ssmd.streams.transport import Outgoing
+from ssmd.streams.transport import Outgoing, StreamMessage, StreamName, StreamReader
 from ssmd.streams.transport_memory import MemoryTransport
 
 Message = dict[str, Any]
@@ -47,6 +47,8 @@ class Follower:
                         self.at = message["stream_seq"] if self.at is None else self.at
                     elif message["type"] == "resumed":
                         self.resumed += 1
+                    elif message["type"] == "heartbeat":
+                        self.at = message["stream_seq"]
                     elif message["type"] == "error":
                         self.errors.append(message)
                     elif "stream_seq" in message and message["type"] != "closing":
@@ -99,6 +101,51 @@ async def test_sixty_cut_connections_and_every_message_once(gateway: Gateway) ->
         assert ns == sorted(set(ns))
         assert len(ns) == running.service.state.records
         assert follower.resumed > 20
+
+
+class _SlowToClose:
+    """A reader of a server that is far away: letting go of it takes a while."""
+
+    def __init__(self, reader: StreamReader) -> None:
+        self._reader = reader
+
+    async def next(self, timeout_s: float) -> list[StreamMessage]:
+        return await self._reader.next(timeout_s)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.03)
+        await self._reader.close()
+
+
+class _FarTransport(MemoryTransport):
+    async def read(self, stream: StreamName, *, after: int = 0, filters: Sequence[str] = ()) -> StreamReader:
+        return _SlowToClose(await super().read(stream, after=after, filters=filters))
+
+
+async def test_what_comes_while_the_reader_is_closed_is_not_missing(gateway: Gateway) -> None:
+    async with gateway(_FarTransport()) as running:
+        done = asyncio.Event()
+
+        async def publish() -> None:
+            while not done.is_set():
+                running.put(running.tape.trade("A"))
+                await asyncio.sleep(0.002)
+
+        publishing = asyncio.create_task(publish())
+        await running.settled(2)
+        for _ in range(5):
+            async with running.connect() as client:
+                await client.command("subscribe", tickers=["A"], kinds=["trade"], resume_from=0)
+                assert (await client.next())["type"] == "ack"
+                heard: list[int] = []
+                behind = 0
+                while behind < 40:
+                    message = await client.next()
+                    behind += bool(behind or message["type"] == "resumed")
+                    heard += [message["n"]] if message["type"] == "trade" else []
+                assert heard == list(range(1, len(heard) + 1))
+        done.set()
+        await publishing
 
 
 async def test_trouble_on_the_way_changes_nothing_for_who_comes_back(gateway: Gateway) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -90,26 +91,29 @@ class Resumer:
             raise Rejected("too-many-resuming", f"{len(self._tasks)} clients are resuming, the limit; try again in a second")
 
     async def _run(self, client: Client, command_id: int, tickers: tuple[str, ...], kinds: tuple[str, ...], after: int) -> None:
-        wanted = Wanted.of(tickers, kinds)
+        def go_live(sent: int) -> None:
+            """To be called in the turn of the loop in which the client was found level with the live reader."""
+            client.resuming = None
+            self._hub.join(client, tickers, kinds)
+            self._hub.tell(client, Resumed(command_id, sent, self._state.stream_seq))
+            self.resumed += 1
+
         try:
-            sent = await self._catch_up(client, wanted, after)
+            await self._catch_up(client, Wanted.of(tickers, kinds), after, go_live)
         except Rejected as error:
             client.resuming = None
             self._hub.close(client, CANNOT_RESUME, refusal_of(command_id, error))
             return
         except (Unavailable, Conflict, Malformed) as error:
+            if client.resuming is None:
+                # Live already: only the reader could not be closed in good order.
+                return
             client.resuming = None
             self._log.warning("a client could not resume", after=after, error=error.message)
             self._hub.close(client, CANNOT_RESUME, Refusal(command_id, "cannot-resume", error.message))
-            return
-        # Nothing was waited for since the last look at the live reader.
-        client.resuming = None
-        self._hub.join(client, tickers, kinds)
-        self._hub.tell(client, Resumed(command_id, sent, self._state.stream_seq))
-        self.resumed += 1
 
-    async def _catch_up(self, client: Client, wanted: Wanted, after: int) -> int:
-        """Send what was released behind `after`, until level with the live reader; how many messages."""
+    async def _catch_up(self, client: Client, wanted: Wanted, after: int, go_live: Callable[[int], None]) -> None:
+        """Send what was released behind `after`; once level with the live reader, `go_live` with the number of messages."""
         try:
             async with asyncio.timeout(BEHIND_S):
                 # Another gateway may have been a moment ahead of this one.
@@ -118,7 +122,8 @@ class Resumer:
         except TimeoutError as error:
             raise Unavailable(f"the gateway is at {self._live.taken}, behind {after}: try again later") from error
         if self._state.stream_seq <= after:
-            return 0
+            go_live(0)
+            return
         stream = await self._transport.state("market")
         if after < stream.first_seq - 1:
             raise _beyond(after, stream.first_seq)
@@ -126,11 +131,19 @@ class Resumer:
         filters = [subjects.market_filter(self._env, self._state.feed)]
         reader = await self._transport.read("market", after=again.after, filters=filters)
         try:
-            return await self._send(reader, again, client, wanted, after)
+            await self._send(reader, again, client, wanted, after, go_live)
         finally:
             await reader.close()
 
-    async def _send(self, reader: StreamReader, again: _Again, client: Client, wanted: Wanted, after: int) -> int:
+    async def _send(
+        self,
+        reader: StreamReader,
+        again: _Again,
+        client: Client,
+        wanted: Wanted,
+        after: int,
+        go_live: Callable[[int], None],
+    ) -> None:
         waiting: deque[StreamMessage] = deque()
         sent = turns = 0
         silent_since_s: float | None = None
@@ -141,7 +154,9 @@ class Resumer:
                 if again.is_level:
                     if not again.agrees:
                         raise Conflict("what was read again does not lead to what is live: subscribe anew, for snapshots")
-                    return sent
+                    # Before anything is waited for, closing the reader included: the live one does not stand still.
+                    go_live(sent)
+                    return
                 if not waiting:
                     waiting.extend(await reader.next(_TIMEOUT_S))
                     silent_since_s = None if waiting else silent_since_s or loop.time()
