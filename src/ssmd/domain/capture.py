@@ -6,11 +6,12 @@ tape, so a fact at or below the last recorded place has been recorded already an
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from ssmd.domain.decider import Decider
+from ssmd.domain.fact_parts import ticker_parts
 from ssmd.errors import Rejected
 
 AGGREGATE = "capture"
@@ -72,7 +73,9 @@ class Disconnected(CaptureEvent, frozen=True, tag="capture.disconnected.v1"):
 
 
 class GapOpened(CaptureEvent, frozen=True, tag="capture.gap-opened.v1"):
-    """A hole begins. `tickers` empty with a channel = the whole channel; `start_ns` = last moment proven good."""
+    """A hole begins; several events of one `gap_id` and place name its tickers together. `tickers` empty with a channel = the
+    whole channel; `start_ns` = last moment proven good.
+    """
 
     gap_id: str
     cause: str
@@ -96,7 +99,8 @@ class GapClosed(CaptureEvent, frozen=True, tag="capture.gap-closed.v1"):
 
 class DriftDetected(CaptureEvent, frozen=True, tag="capture.drift-detected.v1"):
     """A frame did not fit the mapper: `what` is unknown-type, unknown-field, missing-field, wrong-type, unknown-value,
-    malformed, duplicate-sequence, null-rate (a field is gone from most frames), off-grid (a price between the ticks).
+    malformed, duplicate-sequence, duplicate-quote, null-rate (a field is gone from most frames), off-grid (a price
+    between the ticks).
     """
 
     what: str
@@ -195,6 +199,10 @@ EVENTS = (
 )
 
 
+_NAMING: Final = (Subscribed, GapOpened, GapClosed, GapRepaired)
+"""Events of which several may stand for one fact. An `IntervalAssessed` is one: its digest stands for all of its tickers."""
+
+
 # State
 
 
@@ -220,6 +228,11 @@ def decide(state: State, command: RecordFact) -> tuple[CaptureEvent, ...]:
             "capture-fenced",
             f"connection epoch {event.epoch} is behind epoch {state.epoch}: another connector took over",
         )
+    if isinstance(event, _NAMING):
+        # More tickers than one message holds: several events of the same place, recorded together or not at all.
+        parts = ticker_parts(event.tickers)
+        if len(parts) > 1:
+            return tuple(msgspec.structs.replace(event, tickers=part) for part in parts)
     return (event,)
 
 

@@ -129,7 +129,7 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> tupl
     in_span, in_day = rows.get(span_key, GapRow), rows.get(day_key, GapRow)
     before = in_span or in_day
     if isinstance(event, capture.GapOpened):
-        if before is not None and before.opened_position:
+        if before is not None and before.opened_position and not _is_further_part(before, event):
             return None, None
         after = _opened(before, feed, connection, event, recorded.position)
     elif isinstance(event, capture.GapRepaired):
@@ -149,13 +149,19 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> tupl
     return before, after
 
 
+def _is_further_part(before: GapRow, event: capture.GapOpened) -> bool:
+    """Whether the event names more tickers of a gap that is open already (`domain.fact_parts`)."""
+    return not before.is_whole and any(ticker not in before.tickers for ticker in event.tickers)
+
+
 def _opened(before: GapRow | None, feed: str, connection: str, event: capture.GapOpened, position: int) -> GapRow:
     is_whole = not event.tickers
     if before is None:
         tickers = dict.fromkeys(sorted(event.tickers), 0)
     else:
         ended = before.tickers
-        tickers = ended if is_whole else {ticker: ended.get(ticker, 0) for ticker in sorted(event.tickers)}
+        named = before.tickers.keys() | event.tickers if before.opened_position else event.tickers
+        tickers = ended if is_whole else {ticker: ended.get(ticker, 0) for ticker in sorted(named)}
     is_over = before is not None and not before.is_open and (before.is_whole if is_whole else all(tickers.values()))
     return GapRow(
         gap_id=event.gap_id,
@@ -172,7 +178,7 @@ def _opened(before: GapRow | None, feed: str, connection: str, event: capture.Ga
         end_ns=before.end_ns if before is not None and is_over else 0,
         is_whole=is_whole,
         tickers=tickers,
-        opened_position=position,
+        opened_position=position if before is None else before.opened_position or position,
         position=position,
         repairs=() if before is None else before.repairs,
     )
