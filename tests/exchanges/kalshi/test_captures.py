@@ -6,11 +6,10 @@ kalshi-btc-hourly-2026-04-18 (production, 8 markets on one sid); provenance in t
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -202,50 +201,6 @@ def test_a_close_empties_the_book_and_the_quote() -> None:
         81276100,
         34388302,
     )
-
-
-def test_each_dropped_message_is_exactly_one_hole_of_that_message() -> None:
-    entries = list(entries_of(connections(CLOSE)[0]))
-    seqs = {entry.n: json.loads(entry.payload).get("seq", 0) for entry in entries if entry.kind == EntryKind.IN}
-    assert [seq for seq in seqs.values() if seq] == list(range(1, 637))
-    whole = book_of([record for one in run(connections(CLOSE)[0]) for record in one.records])
-    # What all runs share up to their lost message is done once: `before` is the mapper there.
-    before, book_before = KalshiMapper("kalshi", 7), Book(CLOSED_TICKER)
-    # The ack of sid 2, then each sequenced frame (all are of that sid).
-    last_good_ns = entries[2].ts_recv_ns
-    for place, entry in enumerate(entries[:-1]):
-        lost = seqs.get(entry.n, 0)
-        if lost:
-            mapper = copy.deepcopy(before)
-            mapped = [mapper.map(later._replace(n=later.n - 1)) for later in entries[place + 1 :]]
-            records = [record for one in mapped for record in one.records]
-            opened, closed = (record for record in records if isinstance(record, Gap))
-            hole = ("sequence-jump", CLOSED_TICKER, "orderbook_delta", 2, lost, lost + 1, last_good_ns)
-            for gap in (opened, closed):
-                told = (gap.cause, gap.ticker, gap.channel, gap.sid, gap.seq_expected, gap.seq_found, gap.start_ns)
-                assert told == hole
-                assert gap.gap_id == opened.gap_id
-            assert (opened.state, opened.end_ns) == ("opened", 0)
-            # It closes right before the snapshot, which is the capture's last frame.
-            assert (closed.state, closed.end_ns) == ("closed", entries[-1].ts_recv_ns)
-            assert records[-2] is closed
-            facts = [fact for one in mapped for fact in one.facts if not isinstance(fact, capture.Subscribed)]
-            assert [(type(fact), fact.n) for fact in facts] == [
-                (capture.GapOpened, opened.n),
-                (capture.GapClosed, closed.n),
-            ]
-            assert book_of(records, copy.deepcopy(book_before)).digest == whole.digest
-            last_good_ns = entry.ts_recv_ns
-        book_of(before.map(entry).records, book_before)
-
-
-def book_of(records: Iterable[Record], book: Book | None = None) -> Book:
-    """`book`, or a new one, with the book records among `records` applied."""
-    result = book or Book(CLOSED_TICKER)
-    for record in records:
-        if isinstance(record, BookSnapshot | BookDelta):
-            result.apply(record)
-    return result
 
 
 def test_the_last_message_lost_is_covered_by_the_hole_after_the_session() -> None:

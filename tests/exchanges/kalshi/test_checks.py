@@ -142,7 +142,7 @@ def test_a_field_that_never_came_or_comes_now_and_then_is_not_told() -> None:
     frames = Frames()
     frames.snapshot(yes=[["0.4000", "5.00"]])
     for number in range(2000):
-        more = {"ts_ms": 1_795_363_200_000} if number % 3 else {}
+        more: dict[str, Any] = {"ts_ms": 1_795_363_200_000} if number % 3 else {}
         assert drifts(frames.delta("0.4000", "1.00", **more)) == []
 
 

@@ -163,8 +163,7 @@ class KalshiMapper:
 
     def _looked_at(self, sub: Sub, frame: DataFrame, record: BookDelta, wrong: Broken | str | None) -> Mapped:
         out = Output(self._feed, self._session, record.n, record.ts_recv_ns)
-        out.sid, out.seq = record.sid, record.seq
-        out.records.append(record)
+        out.sid, out.seq, out.records = record.sid, record.seq, [record]
         self._tell_wrong(out, sub, record.ticker, wrong)
         for finding in self._checks.nulls.look(frame):
             self._findings.tell(out, finding)
@@ -240,6 +239,8 @@ class KalshiMapper:
             self._holes.close_book(out, record.ticker)
         elif isinstance(frame, TickerFrame):
             record = translate.quote(out, frame, notes)
+            if self._checks.is_repeated(record, notes):
+                return
             self._has_returned(out, sub, (record.ticker,))
         elif isinstance(frame, TradeFrame):
             record = translate.trade(out, frame, notes)
