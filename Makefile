@@ -52,8 +52,8 @@ lint: setup  ## Style, types and the layer contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## Measure the hot paths (benchmarks/*.py)
-	@set -e; for script in $(sort $(filter-out benchmarks/soak_% benchmarks/\_%,$(wildcard benchmarks/*.py))); do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: setup  ## Measure the hot paths (benchmarks/*.py): one table, each figure beside a baseline of the same run
+	$(BIN)/python benchmarks/_bench.py
 
 soak: setup  ## Long runs with real durations (benchmarks/soak_*.py); writes docs/measurements/*.json
 	@set -e; for script in $(sort $(wildcard benchmarks/soak_*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done

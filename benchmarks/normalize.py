@@ -1,9 +1,10 @@
-"""Frames a second through the Kalshi mapper, beside a plain decode of the same frames in the same run.
+"""Frames a second through the Kalshi mapper, beside decoding alone and beside cryptofeed's playback of its own sample.
 
-    python benchmarks/normalize.py CAPTURE.jsonl.zst [ROUNDS]
+    python benchmarks/normalize.py [CAPTURE.jsonl.zst] [ROUNDS]
 
-Each round is one pass over all frames, as the entries of one session a connection; the best and the median are told.
-Seconds are CPU seconds of this process, so that neighbours on the machine count less.
+Each round is one pass over all frames, as the entries of one session a connection, then one of each baseline; told are
+medians. Seconds are CPU seconds, so that neighbours on the machine count less. Without a capture it is the genuine one
+beside the checkout, else a seeded one of its shape.
 """
 
 from __future__ import annotations
@@ -11,17 +12,25 @@ from __future__ import annotations
 import gc
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import _cryptofeed
+import _table
 import msgspec
-import zstandard
 
+from ssmd.archive.segment import read_file, split_lines
 from ssmd.exchanges.kalshi.frames import DOLLARS
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.control import Connected, encode_fact
+from ssmd.services.simulator.seeded_capture import write_seeded_capture
+
+GENUINE = Path(__file__).resolve().parents[2] / "shared" / "captures" / "kalshi-btc15m-2026-05-14.jsonl.zst"
+PLAYBACKS = 5
+"""A round of cryptofeed's: its sample is short, and the first is slow."""
 
 
 class Line(msgspec.Struct):
@@ -32,11 +41,10 @@ class Line(msgspec.Struct):
 
 def sessions_of(path: Path) -> list[list[Entry]]:
     """One list of entries a connection, each begun by its `connected` fact; frames have their newline again."""
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-        lines = reader.read().splitlines()
     decoder = msgspec.json.Decoder(Line)
     sessions: dict[str, list[Entry]] = {}
-    for text in lines:
+    plain = path.suffix != ".zst"
+    for text in path.read_bytes().splitlines() if plain else split_lines(read_file(path)):
         line = decoder.decode(text)
         entries = sessions.setdefault(line.conn, [])
         if not entries:
@@ -46,32 +54,30 @@ def sessions_of(path: Path) -> list[list[Entry]]:
     return list(sessions.values())
 
 
-def measure(name: str, frames: int, rounds: int, run: Callable[[], object]) -> None:
-    rates = []
-    for _ in range(rounds):
-        gc.collect()
-        start = time.process_time()
-        run()
-        rates.append(frames / (time.process_time() - start))
-    print(f"{name:32} {max(rates):12,.0f} frames/s best {statistics.median(rates):12,.0f} median of {rounds}")
+def rate(frames: int, run: Callable[[], object]) -> float:
+    """Frames a CPU second."""
+    gc.collect()
+    began = time.process_time()
+    run()
+    return frames / (time.process_time() - began)
 
 
-def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    sessions = sessions_of(Path(sys.argv[1]))
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
+def cryptofeed_python() -> Path | str:
+    """The Python that has cryptofeed, or why there is none."""
+    try:
+        return _cryptofeed.prepare()
+    except _cryptofeed.NotHere as error:
+        return str(error)
+
+
+def measure(path: Path, rounds: int) -> None:
+    sessions = sessions_of(path)
     frames = [entry.payload for entries in sessions for entry in entries if entry.kind == EntryKind.IN]
 
-    def decode_plain() -> None:
-        decode = msgspec.json.Decoder().decode
+    def decode() -> None:
+        decoded = DOLLARS.decode
         for frame in frames:
-            decode(frame)
-
-    def decode_typed() -> None:
-        decode = DOLLARS.decode
-        for frame in frames:
-            decode(frame)
+            decoded(frame)
 
     def normalize() -> None:
         for number, entries in enumerate(sessions, 1):
@@ -79,11 +85,40 @@ def main() -> None:
             for entry in entries:
                 mapper.map(entry)
 
-    print(f"{len(frames):,} frames in {len(sessions)} sessions of {sys.argv[1]}")
-    measure("plain msgspec decode", len(frames), rounds, decode_plain)
-    measure("typed decode (all keys checked)", len(frames), rounds, decode_typed)
-    measure("mapper (decode, checks, records)", len(frames), rounds, normalize)
+    python = cryptofeed_python()
+    ours, plain, theirs = [], [], []
+    for _ in range(rounds):
+        ours.append(rate(len(frames), normalize))
+        plain.append(rate(len(frames), decode))
+        if isinstance(python, Path):
+            try:
+                theirs += _cryptofeed.play(python, PLAYBACKS)[1:]
+            except _cryptofeed.NotHere as error:
+                python = str(error)
+    own, alone = statistics.median(ours), statistics.median(plain)
+    _table.row(own / 200_000, "normalize alone, genuine" if path == GENUINE else "normalize alone", f"{own:,.0f} frames/s",
+               "200,000 frames/s, a constant", ">= 1")  # fmt: skip
+    _table.row(own / alone, "normalize beside decoding alone", f"{own:,.0f} frames/s", f"{alone:,.0f} frames/s")
+    beside = f"normalize beside cryptofeed {_cryptofeed.VERSION}"
+    if isinstance(python, str):
+        _table.not_run(beside, python)
+    else:
+        other = statistics.median(theirs)
+        _table.row(own / other, beside, f"{own:,.0f} frames/s", f"{other:,.0f} msg/s, its Kraken sample", ">= 1.5")
+
+
+def main(arguments: list[str]) -> None:
+    _table.heading()
+    given = [Path(one) for one in arguments if not one.isdigit()]
+    rounds = next((int(one) for one in arguments if one.isdigit()), 7)
+    with tempfile.TemporaryDirectory() as directory:
+        path = given[0] if given else GENUINE
+        if not path.exists():
+            _table.not_run("normalize alone, genuine", "the capture is not beside the checkout; a seeded one instead")
+            path = Path(directory) / "seeded.jsonl"
+            write_seeded_capture(path, seed=1, frames=100_000)
+        measure(path, rounds)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
