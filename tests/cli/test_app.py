@@ -79,6 +79,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "chaos run",
             "connector run",
             "connector status",
+            "data backfill",
             "data book",
             "data connections",
             "data export",

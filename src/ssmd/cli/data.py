@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ssmd.cli import data_book, data_export, data_quality, data_renormalize, data_replay, data_verify
+from ssmd.cli import data_backfill, data_book, data_export, data_quality, data_renormalize, data_replay, data_verify
 from ssmd.cli.as_of import AsOfOption, as_of_given
 from ssmd.cli.completion import complete_feed
 from ssmd.cli.help_text import examples
@@ -199,5 +199,5 @@ def connections(ctx: typer.Context, feed: FeedOption = "", as_of: AsOfOption = "
     )
 
 
-for _module in (data_quality, data_verify, data_replay, data_book, data_export, data_renormalize):
+for _module in (data_backfill, data_quality, data_verify, data_replay, data_book, data_export, data_renormalize):
     app.registered_commands.extend(_module.app.registered_commands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from ssmd.archive.backfilled import is_backfill
 from ssmd.archive.continuity import NOWHERE, Place
 from ssmd.domain import archive
 from ssmd.domain.catalogue import CATALOGUE
@@ -179,7 +180,7 @@ async def load_positions(journal: Journal, feed: str, data_type: str, positions:
             if isinstance(recorded, PoisonEvent):
                 raise Malformed(f"journal position {recorded.position} holds no event: {recorded.reason}")
             of_feed, date, of_type, connection = recorded.envelope.aggregate_key.parts
-            if (of_feed, of_type) == (feed, data_type):
+            if (of_feed, of_type) == (feed, data_type) and not is_backfill(connection):
                 event = CATALOGUE.decode(recorded.envelope.type, recorded.envelope.data)
                 if isinstance(event, archive.ArchiveEvent):
                     positions.apply(connection, date, event)

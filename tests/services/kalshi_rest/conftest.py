@@ -56,7 +56,7 @@ def run_venue() -> RunVenue:
     ) -> AsyncIterator[Venue]:
         held = clock or SystemClock()
         pem = signing.public_pem(KEY).decode()
-        defaults = {"public_keys": {"key": pem}, "start_ns": START_NS, "start_paused": True, "rest_tokens_s": 0}
+        defaults = {"public_keys": {"key": pem}, "start_ns": START_NS, "start_paused": True, "rest_tokens_s": 50_000}
         simulator = Simulator(SimulatorConfig(**{**defaults, **config}), held)
         await simulator.start()
         task = asyncio.create_task(simulator.run())

@@ -11,7 +11,7 @@ from ssmd.exchanges.kalshi.rest_history import CandleSpan
 from ssmd.services.kalshi_rest.history import VenueHistory
 
 SECOND_NS = 1_000_000_000
-PAST = {"markets": 4, "rate": 20, "roll_s": 60, "history_s": 900, "live_window_s": 300, "seed": 6}
+PAST = {"markets": 4, "rate": 20, "roll_s": 60, "history_s": 900, "live_window_s": 300, "seed": 6, "rest_tokens_s": 50_000}
 
 
 def truth(model: Any, start_ns: int, end_ns: int, ticker: str = "") -> list[str]:
