@@ -2,10 +2,11 @@
 
     python benchmarks/projections.py [--events N]
 
-Starts both servers on loopback, in a directory of its own. The journal is a mix as a busy day makes it: gap closings,
-drifts, seals, day steps. Baselines of the same run: the journal read and its envelopes decoded, nothing else; the bare
-thing that a naive program would do, one HSET for each event in pipelines of 1000; and the same folds into memory.
-Each row is wall clock and, because a machine is seldom idle, CPU seconds of this process.
+Starts both servers on loopback, in a directory of its own. The journal is a mix as a busy day makes it: gap openings and
+closings, seals. For each view, in turn, ROUNDS times: the bare thing (nats-py pulls the same messages undecoded, redis-py
+writes the rows the view ends with in pipelines of 1000, nothing is folded) and our rebuild, which decodes, folds, keeps
+position and digest, and swaps. The best round of each counts, as others on the machine only ever make it worse; so does
+CPU time of this process. Beside them: the journal read and decoded only, and a naive program's one HSET for each event.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import nats
 from redis.asyncio import Redis
 
 from ssmd.domain import archive, capture
@@ -29,7 +33,6 @@ from ssmd.identifiers import system_random
 from ssmd.projections.captures import CAPTURES
 from ssmd.projections.days import DAYS
 from ssmd.projections.gaps import GAPS
-from ssmd.projections.inventory import INVENTORY
 from ssmd.projections.projection import Projection
 from ssmd.projections.rebuild import fold_in_memory, rebuild
 from ssmd.projections.store_redis import RedisRowStore
@@ -41,6 +44,8 @@ from ssmd.streams.journal_nats import NatsJournal
 SECOND = 1_000_000_000
 START = 1_778_760_000 * SECOND
 PER_APPEND = 500
+ROUNDS = 3
+HINT = 60_000
 
 
 def event_at(number: int) -> tuple[AggregateId, msgspec.Struct]:
@@ -109,41 +114,94 @@ async def bare(journal: NatsJournal, url: str) -> None:
         await client.aclose()
 
 
+async def pull(url: str, count: int, subjects: list[str]) -> None:
+    """`count` messages by nats-py, as fast as it hands them out; nothing is decoded."""
+    client = await nats.connect(url)
+    try:
+        config = {"ack_policy": "none", "mem_storage": True, "num_replicas": 1, "filter_subjects": subjects}
+        body = json.dumps({"stream_name": "bench-journal", "config": config}).encode()
+        answer = await client.request("$JS.API.CONSUMER.CREATE.bench-journal", body, timeout=5)
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.bench-journal.{json.loads(answer.data)['name']}"
+        request = json.dumps({"batch": 2000, "expires": 30 * 10**9}).encode()
+        inbox, done, seen = client.new_inbox(), asyncio.Event(), 0
+
+        async def take(_: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if not seen % 2000:
+                await client.publish(subject, request, reply=inbox)
+            if seen == count:
+                done.set()
+
+        await client.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+        for _ in range(2):
+            await client.publish(subject, request, reply=inbox)
+        await done.wait()
+    finally:
+        await client.close()
+
+
+async def bare_rebuild(nats_url: str, cache_url: str, count: int, subjects: list[str], rows: dict[str, bytes]) -> None:
+    """As much as any rebuild has to move: the messages in, the final rows out."""
+    await pull(nats_url, count, subjects)
+    client = Redis.from_url(cache_url)
+    try:
+        keys = list(rows)
+        for start in range(0, len(keys), 1000):
+            pipeline = client.pipeline(transaction=False)
+            for key in keys[start : start + 1000]:
+                pipeline.hset("bare", key, rows[key])
+            await pipeline.execute()
+    finally:
+        await client.aclose()
+
+
 async def measured(name: str, count: int, work: Callable[[], Awaitable[object]], results: dict[str, dict[str, int]]) -> None:
     begun, cpu = time.perf_counter(), time.process_time()
     await work()
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    results[name] = {"events_per_s": round(count / wall), "events_per_cpu_s": round(count / cpu)}
-    print(f"{name:<40} {count / wall:>10,.0f} events/s {count / cpu:>10,.0f} per CPU second", file=sys.stderr)
+    best = results.setdefault(name, {"events_per_s": 0, "events_per_cpu_s": 0})
+    best["events_per_s"] = max(best["events_per_s"], round(count / wall))
+    best["events_per_cpu_s"] = max(best["events_per_cpu_s"], round(count / cpu))
+
+
+async def rows_of(journal: NatsJournal, view: Projection) -> dict[str, bytes]:
+    memory = await fold_in_memory(journal, [view])
+    stamp = await memory.current(view.name)
+    return {} if stamp is None else dict(await memory.scan(stamp, limit=max(1, stamp.rows)))
 
 
 async def run(count: int, directory: Path) -> dict[str, dict[str, int]]:
-    nats = await start_nats(directory / "nats", sync_always=True)
+    server = await start_nats(directory / "nats", sync_always=True)
     cache = await start_cache(directory / "cache")
-    journal = await NatsJournal.open(nats.url, "bench", ensure=True)
+    journal = await NatsJournal.open(server.url, "bench", ensure=True)
     store = RedisRowStore(cache.url, "bench", random=system_random)
     results: dict[str, dict[str, int]] = {}
     try:
         await fill(journal, count)
-        await measured("replay, decoded, not folded", count, lambda: read(journal), results)
         counting = Projection("counting", 1, frozenset({"capture", "archive"}), lambda _rows, _recorded, _event: None)
-        await measured("rebuild to redis: no rows", count, lambda: rebuild(journal, store, counting), results)
+        # What is counted is what the journal delivers to a view: other kinds are filtered out by the server.
+        views = ((counting, count), (CAPTURES, count - count // 50), (GAPS, count - count // 50), (DAYS, count))
         await measured("bare: one HSET an event", count, lambda: bare(journal, cache.url), results)
-        for projection, delivered in (
-            (CAPTURES, count - count // 50),
-            (GAPS, count - count // 50),
-            (INVENTORY, count // 50),
-            (DAYS, count),
-        ):
-            # What is counted is what the journal delivered to it: others are filtered out by the server.
-            name = f"rebuild to redis: {projection.name}"
-            await measured(name, delivered, lambda view=projection: rebuild(journal, store, view), results)  # type: ignore[misc]
+        for _ in range(ROUNDS):
+            await measured("replay, decoded, not folded", count, lambda: read(journal), results)
+            for view, delivered in views:
+                subjects = [f"bench.journal.{one}.>" for one in sorted(view.aggregates & {"capture", "archive"})]
+                rows = await rows_of(journal, view)
+                theirs = partial(bare_rebuild, server.url, cache.url, delivered, subjects, rows)
+                await measured(f"bare: {view.name}, {len(rows):,} rows", delivered, theirs, results)
+                await measured(f"rebuild: {view.name}", delivered, partial(rebuild, journal, store, view), results)
         await measured("all views in memory", count, lambda: fold_in_memory(journal, PROJECTIONS), results)
+        for view, _ in views:
+            ours = results[f"rebuild: {view.name}"]["events_per_s"]
+            bare_rate = next(one["events_per_s"] for name, one in results.items() if name.startswith(f"bare: {view.name},"))
+            ratio = ours / bare_rate
+            print(f"{view.name:<10} {ratio:5.2f} of the bare client, {ours:>8,} events/s (hint {HINT:,})", file=sys.stderr)
     finally:
         await store.close()
         await journal.close()
         await cache.stop()
-        await nats.stop()
+        await server.stop()
     return results
 
 
