@@ -186,8 +186,8 @@ class Follower:
         self.resumed = 0
         self.refused: dict[str, int] = {}
 
-    async def follow(self, seconds: float, until_seq: int = 2**53) -> bool:
-        """One connection's life, cut `seconds` after the gateway took it on; False = it did not."""
+    async def follow(self, seconds: float, until_seq: int = 2**53, since: str = "ack") -> bool:
+        """One connection's life, cut `seconds` after the message of type `since`; False = the gateway did not take it on."""
         command = {"id": 1, "cmd": "subscribe", "tickers": ["*"], "kinds": ["trade", "book"], "resume_from": self.at}
         is_taken = False
         try:
@@ -199,8 +199,8 @@ class Follower:
                 try:
                     async for frame in socket:
                         messages = msgspec.json.decode(frame)
-                        if not is_taken and messages[0]["type"] == "ack":
-                            is_taken = True
+                        is_taken = is_taken or messages[0]["type"] == "ack"
+                        if any(message["type"] == since for message in messages):
                             limit.reschedule(asyncio.get_running_loop().time() + seconds)
                         self._take(messages)
                         if self.at >= until_seq:
@@ -233,7 +233,7 @@ async def resume(directory: Path, blocks: list[list[Outgoing]], kills: int, chan
     gateway = Gateway(nats.url, 18_900, directory / "gateway.sqlite")
     gateway.start()
     done = asyncio.Event()
-    publishing = asyncio.create_task(publish(transport, blocks, 0.5 * kills / len(blocks), done))
+    publishing = asyncio.create_task(publish(transport, blocks, 0.8 * kills / len(blocks), done))
     follower = Follower(gateway.url)
     gateway_kills = nats_kills = delivering = had = 0
     for number in range(1, kills + 1):
@@ -244,7 +244,9 @@ async def resume(directory: Path, blocks: list[list[Outgoing]], kills: int, chan
             gateway_kills += 1
             gateway.kill()
             gateway.start()
-        while not await follower.follow(chance.uniform(0.05, 0.6)):
+        # One half is cut while it is being sent what it missed, or soon after; the other when it has been live for a while.
+        since = chance.choice(["ack", "resumed"])
+        while not await follower.follow(chance.uniform(0.02, 0.5), since=since):
             pass
         delivering += len(follower.got) > had
         had = len(follower.got)
@@ -363,13 +365,15 @@ def slow(pairs: int, window_s: float) -> dict[str, Any]:
     return {"paired_runs": runs, "p99_ratio": ratios, "median_p99_ratio": statistics.median(ratios)}
 
 
-async def idle_and_rest(directory: Path, clients: int, rate: int, seconds: float) -> dict[str, Any]:
+async def idle_and_rest(
+    directory: Path, blocks: list[list[Outgoing]], clients: int, rate: int, seconds: float
+) -> dict[str, Any]:
     """Part 4."""
     nats = await start_nats(directory / "nats", sync_always=False)
     await apply(nats.url)
     transport = await NatsTransport.open(nats.url, ENV)
     done = asyncio.Event()
-    await publish(transport, blocks_of(CAPTURE)[:500], 0.0, done)
+    await publish(transport, blocks[:500], 0.0, done)
     gateway = Gateway(nats.url, 18_902, directory / "gateway.sqlite")
     gateway.start()
     await gateway.up_to_date()
@@ -444,7 +448,7 @@ def main() -> None:
     for name, work in (
         ("resume", lambda path: resume(path, blocks, given.kills, random.Random(given.seed))),
         ("restart", lambda path: restart(path, blocks, given.restarts)),
-        ("idle_and_rest", lambda path: idle_and_rest(path, 1_000, 500, given.seconds)),
+        ("idle_and_rest", lambda path: idle_and_rest(path, blocks, 1_000, 500, given.seconds)),
     ):
         with tempfile.TemporaryDirectory() as directory:
             figures[name] = uvloop.run(work(Path(directory)))

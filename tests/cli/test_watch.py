@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from decimal import Decimal
 
 import msgspec
 from tests.cli.conftest import Ssmd
-from tests.gateway.conftest import Tape
+from tests.gateway.conftest import Gateway, Tape, gateway
 
-from ssmd.cli.watch import Picture
+from ssmd.cli.watch import Picture, _frames
 from ssmd.gateway.messages import encode, of_record
 from ssmd.schemas.records import Record, Side
+
+__all__ = ["gateway"]
 
 
 def test_the_picture_is_folded_from_the_gateways_messages() -> None:
@@ -47,3 +50,23 @@ def test_a_gateway_that_refuses_is_told_as_such(ssmd: Ssmd) -> None:
     done = ssmd("watch", "A", "--url", f"http://127.0.0.1:{port}", "--count", "1")
     assert done.status == 2
     assert f"no gateway answers at http://127.0.0.1:{port}" in done.err
+
+
+async def test_a_lost_connection_is_taken_up_where_it_was(gateway: Gateway) -> None:
+    async with gateway() as running:
+        tape, heard = running.tape, list[int]()
+        frames = _frames(running.url, "", "A")
+        running.put(tape.snapshot("A"))
+        async with asyncio.timeout(30):
+            async for frame in frames:
+                heard += [message["n"] for message in frame if message["type"] in {"trade", "snapshot"}]
+                if len(heard) < 3:
+                    running.put(tape.trade("A"))
+                elif len(heard) == 3 and running.service.hub.clients:
+                    # Cut without a word; a trade comes while nobody listens.
+                    running.service.hub.abort_all()
+                    running.put(tape.trade("A"))
+                    running.put(tape.trade("A"))
+                if len(heard) == 5:
+                    break
+        assert heard == [1, 2, 3, 4, 5]

@@ -12,7 +12,8 @@ from playwright.async_api import Page, async_playwright
 from tests.gateway.conftest import Gateway, Running
 from tests.gateway.test_access import Desk, ready
 
-from ssmd.domain.trading_day import DECIDER, StartDay
+from ssmd.clock import date_of
+from ssmd.domain.trading_day import DECIDER, RecordStep, StartDay
 from ssmd.schemas.records import Side
 
 pytestmark = [pytest.mark.needs_tool("chromium"), pytest.mark.timeout(180)]
@@ -61,7 +62,11 @@ async def test_it_shows_what_is_live_and_survives_a_disconnect(gateway: Gateway,
         await shows(page, "#state", "live")
         await shows(page, "#book", "0.4500", "100.00", "0.4700", "25.00")
         await shows(page, "#trust", "KX-1: book verified")
-        await shows(page, "#feeds", "kalshi", "live")
+        await shows(page, "#feeds", "kalshi", "live", "records/s", "0 messages")
+        await shows(page, "#system", "does its job", "stream position")
+        # What was there before the page came: the last trade, what is known of the market.
+        await shows(page, "#trades", "0.4600", "3.00")
+        await shows(page, "#about", "open", "spread 0.0200")
         await shows(page, "#day", "pending")
         for section in ("#gaps", "#days", "#inventory", "#coverage"):
             assert await text_of(page, section)
@@ -94,6 +99,9 @@ async def test_it_asks_for_a_key_where_one_is_needed(gateway: Gateway, tool: Cal
     desk = Desk()
     key = await desk.make()
     await desk.application.handle(DECIDER, ("2026-05-14",), StartDay("2026-05-14"), actor="cli:anna")
+    today = date_of(desk.clock.now_ns())
+    await desk.application.handle(DECIDER, (today,), StartDay(today), actor="cli:anna")
+    await desk.application.handle(DECIDER, (today,), RecordStep("start", "secmaster", "7 markets"), actor="temporal")
     async with gateway(**desk.around()) as running, browsing(tool) as (page, troubles):
         fill(running)
         await ready(running)
@@ -106,6 +114,7 @@ async def test_it_asks_for_a_key_where_one_is_needed(gateway: Gateway, tool: Cal
         await page.keyboard.press("Enter")
         await shows(page, "#state", "live")
         await shows(page, "#days", "2026-05-14")
+        await shows(page, "#day", "starting", "start: secmaster, 7 markets", "start requested", "cli:anna")
         assert key.text not in page.url
         assert key.text not in await page.content()
         assert troubles == []
@@ -120,6 +129,10 @@ async def test_on_a_phone_in_both_colours_for_everybody(gateway: Gateway, tool: 
         await page.goto(running.url)
         await shows(page, "#book", "0.4500")
         assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        # No word is broken in two to fit: the cells of the book are one line high.
+        assert await page.evaluate(
+            "[...document.querySelectorAll('#book td, #markets td')].every((one) => one.offsetHeight < 48)"
+        )
         # Contrast of text on its card, by the WCAG formula.
         ratio = await page.evaluate(
             """() => {

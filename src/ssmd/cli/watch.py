@@ -21,6 +21,10 @@ DEPTH: Final = 10
 TRADES_SHOWN: Final = 10
 _SCREEN: Final = "\x1b[H\x1b[2J"
 _CONNECT_S: Final = 10.0
+_TRIES: Final = 5
+_BEGIN_ANEW: Final = {"beyond-retention", "stream-changed", "resume-ahead", "cannot-resume"}
+_WAIT: Final = {"catching-up", "gateway-stopping", "too-many-resuming"}
+"""Refusals that pass by themselves."""
 
 
 @dataclass
@@ -88,7 +92,7 @@ def watch(
                 picture.take(message)
                 if message["type"] == "error":
                     raise Rejected(message["code"], message["message"])
-                if message["type"] != "ack":
+                if message["type"] not in {"ack", "resumed", "heartbeat"}:
                     seen += 1
                     if output is Format.JSON:
                         print_json_line(message)
@@ -122,25 +126,38 @@ async def _frames(url: str, key: str, ticker: str) -> AsyncIterator[list[dict[st
     import msgspec  # noqa: PLC0415
     import websockets  # noqa: PLC0415
 
+    at, stream = 0, ""
     address = url.rstrip("/").replace("http", "ws", 1) + "/v1/stream"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     lost = 0
     while True:
+        trouble: Exception | None = None
         try:
             async with websockets.connect(
                 address, additional_headers=headers, max_size=None, open_timeout=_CONNECT_S
             ) as socket:
-                await socket.send(msgspec.json.encode({"id": 1, "cmd": "subscribe", "tickers": [ticker]}).decode())
+                again = {"resume_from": at, "stream": stream} if at else {}
+                await socket.send(msgspec.json.encode({"id": 1, "cmd": "subscribe", "tickers": [ticker], **again}).decode())
                 async for frame in socket:
-                    lost = 0
-                    yield msgspec.json.decode(frame)
+                    messages: list[dict[str, Any]] = msgspec.json.decode(frame)
+                    if at and any(message.get("code") in _BEGIN_ANEW for message in messages):
+                        # Out of reach, or another stream: with a snapshot instead.
+                        at = 0
+                        break
+                    stream = next((message["stream"] for message in messages if message["type"] == "ack"), stream)
+                    told = [message for message in messages if message["type"] != "error" or message["code"] not in _WAIT]
+                    at = max([at, *(message["stream_seq"] for message in told if "ticker" in message)])
+                    lost = 0 if told else lost
+                    if told:
+                        yield told
         except websockets.InvalidStatus as refused:
             status = refused.response.status_code
             mend = "export SSMD_GATEWAY_KEY=... (ssmd client create)" if status == 401 else ""
             raise Rejected("gateway-refused", f"the gateway at {url} answers {status}", mend=mend) from refused
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
-            lost += 1
-            if lost > 5:
-                raise Unavailable(f"no gateway answers at {url}", mend="ssmd up") from error
+            trouble = error
+        lost += 1
+        if lost > _TRIES:
+            raise Unavailable(f"no gateway answers at {url}", mend="ssmd up") from trouble
         say(f"connection lost; again in {lost} s")
-        await asyncio.sleep(max(1, lost))
+        await asyncio.sleep(lost)

@@ -12,11 +12,17 @@ const make = (name, text, attributes = {}, ...children) => {
 };
 const table = (caption, headings, rows, empty = "nothing yet") => {
   if (!rows.length) return make("p", empty, { class: "dim" });
-  const cell = (value) => (value instanceof Node ? make("td", "", {}, value) : make("td", value));
-  return make("table", "", {}, make("caption", caption),
-    make("thead", "", {}, make("tr", "", {}, ...headings.map((heading) => make("th", heading, { scope: "col" })))),
+  // A heading that begins with ">" has numbers below it, one with "~" long words.
+  const kinds = headings.map((heading) => ({ ">": { class: "number" }, "~": { class: "long" } })[heading[0]] || {});
+  const cell = (value, at) => (value instanceof Node ? make("td", "", kinds[at], value) : make("td", value, kinds[at]));
+  const head = (heading, at) => make("th", heading.replace(/^[>~]/, ""), { scope: "col", ...kinds[at] });
+  return make("table", "", {}, ...(caption ? [make("caption", caption)] : []),
+    make("thead", "", {}, make("tr", "", {}, ...headings.map(head))),
     make("tbody", "", {}, ...rows.map((row) => make("tr", "", {}, ...row.map(cell)))));
 };
+const facts = (pairs) => make("dl", "", { class: "facts" }, ...pairs.map(([name, value]) =>
+  make("div", "", {}, make("dt", name), value instanceof Node ? make("dd", "", {}, value) : make("dd", value))));
+const many = (number) => Number(number).toLocaleString("en");
 const put = (id, node) => $(id).replaceChildren(node);
 const time = (ns) => (ns ? new Date(Number(BigInt(ns) / 1000000n)).toISOString().slice(0, 19).replace("T", " ") : "");
 const today = () => new Date().toISOString().slice(0, 10);
@@ -25,6 +31,7 @@ const parse = (text) => JSON.parse(text.replace(/([:[,]\s*)(-?\d{16,})(?=\s*[,}\
 
 let key = sessionStorage.getItem("ssmd-key") || "";
 let socket = null;
+const TRADES = 15;
 let attempts = 0;
 let shown = null; // { ticker, bids, asks, trades, at, stream }
 
@@ -69,18 +76,34 @@ const part = async (id, work) => {
 const refresh = async () => {
   await part("feeds", async () => {
     const { feeds } = await get("/v1/feeds");
-    return table("", ["feed", "state", "records", "rate", "behind", "markets", "verified", "last received (UTC)"], feeds.map((one) => {
+    return make("div", "", {}, ...feeds.map((one) => {
       const before = refresh.seen || { records: one.records, at: Date.now() - 1000 };
       const rate = Math.max(0, Math.round(((one.records - before.records) * 1000) / Math.max(1, Date.now() - before.at)));
       refresh.seen = { records: one.records, at: Date.now() };
-      return [one.feed, make("span", one.ok ? "live" : one.reason, { class: one.ok ? "good" : "bad" }), one.records, `${rate}/s`,
-        `${one.lag_messages} messages`, one.markets, one.verified_markets, time(one.last_recv_ns)];
+      return facts([["feed", one.feed], ["state", make("span", one.ok ? "live" : one.reason, { class: one.ok ? "good" : "bad" })],
+        ["rate", `${many(rate)} records/s`], ["behind", `${many(one.lag_messages)} messages`], ["records", many(one.records)],
+        ["markets", many(one.markets)], ["books verified", many(one.verified_markets)], ["last received (UTC)", time(one.last_recv_ns) || "nothing yet"],
+        ["open gaps of the connection", one.open_gaps.length]]);
     }));
+  });
+  await part("system", async () => {
+    const { ok, reason, stats } = await get("/v1/status");
+    return facts([["gateway", make("span", ok ? "does its job" : reason, { class: ok ? "good" : "bad" })], ["stream position", many(stats.stream_seq)],
+      ["clients", many(stats.clients)], ["clients resuming", many(stats.clients_resuming)], ["waiting in queues", `${many(stats.queued_messages)} messages`],
+      ["lost by slow clients", many(stats.messages_lost)], ["conflated", many(stats.messages_conflated)], ["holes in the stream", many(stats.holes)],
+      ["unreadable messages", many(stats.malformed)], ["state saved", `${many(stats.checkpoints)} times`]]);
   });
   await part("day", async () => {
     const [{ day }, history] = await Promise.all([get(`/v1/days/${today()}`), get(`/v1/history?date=${today()}&limit=1000`)]);
-    const lines = history.lines.slice(-8).reverse().map((one) => [time(one.at_ns), one.what, one.actor]);
-    return make("div", "", {}, make("p", `${day.date}: ${day.status}`), table("Latest", ["time (UTC)", "what", "who"], lines, "nothing happened yet"));
+    const lines = history.lines.slice(-8).reverse().map((one) => [time(one.at_ns).slice(11), one.what, one.actor]);
+    const by = [["date", day.date], ["status", make("span", day.error || day.status, { class: day.error ? "bad" : day.status === "active" ? "good" : "" })]];
+    for (const [name, at, who] of [["start asked for", day.start_requested_ns, day.started_by], ["active since", day.activated_ns], ["end asked for", day.end_requested_ns, day.ended_by],
+      ["complete since", day.completed_ns], ["start due", day.start_due_ns], ["end due", day.end_due_ns]]) {
+      if (at && time(at)) by.push([name, `${time(at)}${who ? `, ${who}` : ""}`]);
+    }
+    const steps = day.steps.map((one) => make("li", `${one.phase}: ${one.step}${one.detail ? `, ${one.detail}` : ""} (${time(one.ts_ns).slice(11)})`));
+    return make("div", "", {}, facts(by), ...(steps.length ? [make("ol", "", { class: "steps", "aria-label": "Steps done" }, ...steps)] : []),
+      table("Latest", ["time (UTC)", "~what", "~who"], lines, "nothing happened yet"));
   });
   await part("markets", async () => {
     const { markets, cursor } = await get("/v1/markets?limit=200");
@@ -93,7 +116,7 @@ const refresh = async () => {
     const rows = markets.map((one) => [pick(one.ticker), one.best_bid, one.best_ask, one.last_price, one.status,
       make("span", one.verified ? "verified" : "not verified", { class: one.verified ? "good" : "warn" })]);
     if (!shown && markets.length) show(markets[0].ticker);
-    return table(cursor ? "the first 200" : "", ["ticker", "bid", "ask", "last", "status", "book"], rows);
+    return table(cursor ? "the first 200" : "", ["ticker", ">bid", ">ask", ">last", "status", "book"], rows);
   });
   await part("coverage", async () => {
     const { tickers } = await get(`/v1/quality?date=${today()}&limit=200`);
@@ -112,12 +135,12 @@ const refresh = async () => {
   });
   await part("gaps", async () => {
     const { gaps } = await get(`/v1/gaps?date=${today()}&limit=100`);
-    return table("", ["from (UTC)", "to", "cause", "evidence"], gaps.reverse().map((one) => [time(one.start_ns),
+    return table("", ["from (UTC)", "to", "cause", "~evidence"], gaps.reverse().map((one) => [time(one.start_ns),
       one.end_ns ? time(one.end_ns) : make("span", "open", { class: "bad" }), one.cause, one.evidence]), "no gaps today");
   });
   await part("days", async () => table("", ["date", "status"], (await get("/v1/days?limit=1000")).days.slice(-14).reverse().map((one) => [one.date, one.status])));
-  await part("inventory", async () => table("", ["date", "type", "kind", "status", "segments", "records", "bytes"],
-    (await get("/v1/inventory?limit=1000")).lines.slice(-30).reverse().map((one) => [one.date, one.type, one.kind, one.status, one.segments, one.records, one.size_bytes])));
+  await part("inventory", async () => table("", ["date", "type", "kind", "status", ">segments", ">records", ">bytes"],
+    (await get("/v1/inventory?limit=1000")).lines.slice(-30).reverse().map((one) => [one.date, one.type, one.kind, one.status, many(one.segments), many(one.records), many(one.size_bytes)])));
 };
 
 // Exact decimals: sums of sizes as BigInt at the finer of the two scales.
@@ -144,6 +167,7 @@ const take = (message) => {
     }
     return;
   }
+  if (message.type === "heartbeat" && shown && shown.at) shown.at = message.stream_seq;
   if (!shown || (message.ticker !== shown.ticker && message.ticker !== "*")) return;
   if (message.stream_seq) shown.at = message.stream_seq;
   if (message.type === "snapshot") {
@@ -157,7 +181,7 @@ const take = (message) => {
     else side.set(message.price, size);
   } else if (message.type === "trade") {
     shown.trades.unshift(message);
-    shown.trades.length = Math.min(shown.trades.length, 15);
+    shown.trades.length = Math.min(shown.trades.length, TRADES);
   } else if (message.type === "gap" && message.state === "opened") {
     trust(false, `not verified: gap, ${message.cause}`);
   }
@@ -175,9 +199,9 @@ const draw = () => {
   const asks = sorted(shown.asks, 1);
   const rows = Array.from({ length: Math.max(bids.length, asks.length) }, (_, at) => [
     bids[at] ? bids[at][1] : "", bids[at] ? bids[at][0] : "", asks[at] ? asks[at][0] : "", asks[at] ? asks[at][1] : ""]);
-  put("book", table("Book", ["size", "bid", "ask", "size"], rows, "no book yet"));
-  put("trades", table("Trades", ["time (UTC)", "price", "size", "taker"],
-    shown.trades.map((one) => [time(one.ts_event_ns || one.ts_recv_ns), one.price, one.size, one.aggressor]), "no trades yet"));
+  put("book", table("Book", [">size", ">bid", ">ask", ">size"], rows, "no book yet"));
+  put("trades", table("Trades", ["time (UTC)", ">price", ">size", "taker"],
+    shown.trades.map((one) => [time(one.ts_event_ns || one.ts_recv_ns).slice(11), one.price, one.size, one.aggressor]), "no trades yet"));
 };
 
 const subscribe = () => {
@@ -193,7 +217,22 @@ const show = (ticker) => {
   shown = { ticker, bids: new Map(), asks: new Map(), trades: [], at: 0, stream: shown ? shown.stream : "" };
   $("ticker").value = ticker;
   trust(false, "not here yet");
+  $("about").textContent = "";
   subscribe();
+  draw();
+  describe(shown).catch(() => { $("about").textContent = "nothing is known of it yet"; });
+};
+
+// What is held of a market before the first live message: its contract, its last trades.
+const describe = async (mine) => {
+  const path = `/v1/markets/${encodeURIComponent(mine.ticker)}`;
+  const [market, held] = await Promise.all([get(path), get(`${path}/trades?limit=${TRADES}`)]);
+  if (shown !== mine) return;
+  const contract = market.contract || {};
+  $("about").textContent = [contract.title, market.market_status, time(market.close_ns) && `closes ${time(market.close_ns)} UTC`,
+    market.spread && `spread ${market.spread}`].filter(Boolean).join(" \u00b7 ");
+  const live = mine.trades.filter((one) => one.stream_seq > held.coverage.as_of_stream_seq);
+  mine.trades = [...live, ...held.trades].slice(0, TRADES);
   draw();
 };
 $("pick").addEventListener("submit", (event) => {
