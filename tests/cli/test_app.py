@@ -143,6 +143,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "simulate kalshi",
             "status",
             "streams apply",
+            "streams auth",
             "streams diff",
             "streams status",
             "up",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -139,4 +140,50 @@ def status(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
             for one in found
         ],
         empty=f"{environment.name} keeps no stream in NATS",
+    )
+
+
+@app.command("auth", epilog=examples("ssmd streams auth", "ssmd streams auth kalshi-prod kalshi-demo --to deploy/nats"))
+def auth(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ENV]...", help="Environments that share the servers; default: the current one."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Write journal-auth.conf and transport-auth.conf there.")
+    ] = None,
+    rotate: Annotated[
+        list[str] | None, typer.Option("--rotate", metavar="ROLE", help="Make this role's key pair anew.")
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make a key pair for each component, and the servers' accounts with what each may do.
+
+    Seeds stay in .ssmd/ENV/keys/nats (0600); a process gets its own by SSMD_NATS_NKEY_FILE. The servers' files hold
+    public keys only.
+    """
+    from ssmd.errors import Misconfigured  # noqa: PLC0415 - keeps --help quick
+    from ssmd.identifiers import system_random  # noqa: PLC0415
+    from ssmd.streams.permissions import ROLES  # noqa: PLC0415
+    from ssmd.wiring import nats_auth  # noqa: PLC0415
+
+    invocation = invocation_of(ctx)
+    for role in rotate or ():
+        if role not in ROLES:
+            raise Misconfigured(f"there is no role {role!r}", mend=f"one of: {', '.join(ROLES)}")
+    environments = [invocation.resolve(name) for name in dict.fromkeys(names or [""])]
+    users = [nats_auth.auth_users(environment, system_random, rotate=rotate or ()) for environment in environments]
+    if to is not None:
+        configs = nats_auth.auth_configs(list(zip(environments, users, strict=True)))
+        for path in nats_auth.write_configs(configs, to):
+            say(f"wrote {path}: include it in the server's configuration, then nats-server --signal reload")
+    rows = [user for found in users for user in found]
+    if output is Format.JSON:
+        print_json([user._asdict() for user in rows])
+        return
+    print_table(
+        invocation,
+        ["environment", "role", "public key", "seed"],
+        [(user.environment, user.role, user.public, f"{user.seed_file}{' (new)' if user.is_new else ''}") for user in rows],
     )

@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +22,10 @@ from nats.aio.subscription import Subscription
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
+from ssmd.streams.nkeys_url import without_nkey
+
+if TYPE_CHECKING:
+    from ssmd.streams.nkeys import UserKey
 
 API: Final = "$JS.API."
 STATUS_HEADER: Final = "Status"
@@ -90,7 +94,7 @@ class Connection:
         """Connect once.
 
         Args:
-            url: one server or several of one cluster, separated by commas.
+            url: one server or several of one cluster, separated by commas; `with_nkey` says who we are there.
             pending_size: bytes buffered before a publisher is held back (nats-py); 0 = no limit, the caller bounds it.
             bodies_only: give messages without their headers, but for those of the server's own status messages.
 
@@ -98,17 +102,17 @@ class Connection:
             Unavailable: nobody answered within `timeout_s`.
             Misconfigured: the server does not let us in, or the url is none.
         """
-        servers = _servers(url)
+        servers, key = without_nkey(_servers(url))
         connection = cls(url, name, bodies_only=bodies_only)
         try:
-            await _apart(connection._connect(servers, timeout_s, pending_size), timeout_s)
+            await _apart(connection._connect(servers, key, timeout_s, pending_size), timeout_s)
         except (OSError, nats.errors.Error) as error:
             await connection.abandon()
             why = str(error) or type(error).__name__
             if "authorization" in why.lower():
                 raise Misconfigured(
                     f"the NATS server at {connection.url} does not let us in: {why}",
-                    mend="check the user and password of this server's url in the environment",
+                    mend="check the user and password of this server's url in the environment, or SSMD_NATS_NKEY_FILE",
                 ) from error
             raise Unavailable(f"no NATS server at {connection.url} within {timeout_s:g} s: {why}") from error
         except BaseException:
@@ -116,9 +120,16 @@ class Connection:
             raise
         return connection
 
-    async def _connect(self, servers: list[str], timeout_s: float, pending_size: int) -> None:
+    async def _connect(self, servers: list[str], key: UserKey | None, timeout_s: float, pending_size: int) -> None:
+        signed: dict[str, Any] = {}
+        if key is not None:
+            from ssmd.streams.nkeys import inbox_of  # noqa: PLC0415 - 50 ms that those without a key need not spend
+
+            self.client.use_nkey(key.public)
+            signed = {"signature_cb": key.sign, "inbox_prefix": inbox_of(key.public)}
         await self.client.connect(
             servers=servers,
+            **signed,
             name=self.name,
             allow_reconnect=False,
             max_reconnect_attempts=1,

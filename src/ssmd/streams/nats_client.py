@@ -27,6 +27,10 @@ class PromptClient(Client):
         super().__init__()
         self.at_once: dict[int, Callable[[bytes], None]] = {}
 
+    def use_nkey(self, public: str) -> None:
+        """Be the user with that public key; the nonce is signed by `signature_cb`."""
+        self._public_nkey = public
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         callback = self.at_once.get(sid)
         if callback is None:

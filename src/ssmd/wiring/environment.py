@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
+from ssmd.keys.private_files import check_name, read_shared, text_of
 from ssmd.keys.secret import Secret
 from ssmd.keys.source import resolve_key
 from ssmd.registry.documents import Endpoint, EnvironmentDocument, FeedDocument, FeedVersion, KeyDefinition, SchemaVersion
@@ -18,6 +19,8 @@ from ssmd.registry.integrity import KEY_REFERENCE, split_schema, version_in_forc
 from ssmd.registry.loader import load_registry
 from ssmd.services.run_file import RunFile, live_run
 from ssmd.settings import Workspace
+from ssmd.streams.nkeys_url import with_nkey
+from ssmd.streams.permissions import OPERATOR
 
 EMBEDDED: Final = "embedded"
 SIMULATOR: Final = "simulator"
@@ -35,6 +38,7 @@ class ResolvedEnvironment:
         schema: the version of record definitions in force; its hash is that of the packaged one.
         config: git commit that last changed the registry, "" = not under git.
         run: the `ssmd up` that is on, None = none.
+        role: as whom NATS servers know us (`streams.permissions`), where we are given a key for them.
         on_key: told each key that is loaded, with its definition and fields; None = nobody asks.
     """
 
@@ -47,6 +51,7 @@ class ResolvedEnvironment:
     config: str
     run: RunFile | None
     on_key: Callable[[str, KeyDefinition, Mapping[str, Secret]], None] | None = None
+    role: str = OPERATOR
 
     @property
     def name(self) -> str:
@@ -102,13 +107,14 @@ class ResolvedEnvironment:
                 raise Unavailable(f"{self.name} is not running: it has no {server} server", mend=f"ssmd up {self.name}")
             return running
         match = KEY_REFERENCE.fullmatch(url)
-        if match is None:
-            return url
-        fields = self.key(match.group(1), variables)
-        wanted = match.group(2) or next(iter(fields), "")
-        if wanted not in fields:
-            raise Misconfigured(f'{server}.url of {self.name} is "{url}", which has no value')
-        return fields[wanted].reveal()
+        if match is not None:
+            fields = self.key(match.group(1), variables)
+            wanted = match.group(2) or next(iter(fields), "")
+            if wanted not in fields:
+                raise Misconfigured(f'{server}.url of {self.name} is "{url}", which has no value')
+            url = fields[wanted].reveal()
+        seed = "" if server == "cache" else nats_seed(variables, self.role)
+        return with_nkey(url, seed) if seed and "@" not in url else url
 
     def key(self, name: str, variables: Mapping[str, str], random: RandomBytes = system_random) -> dict[str, Secret]:
         """The fields of one of the environment's keys; {} = optional and not given. Raises Misconfigured otherwise."""
@@ -144,6 +150,24 @@ class ResolvedEnvironment:
                 return self.document.transport.url
             case "cache":
                 return self.document.cache.url
+
+
+def nats_seed(variables: Mapping[str, str], role: str) -> str:
+    """The NATS key of a process: in the file SSMD_NATS_NKEY_FILE, or below SSMD_NATS_NKEYS by role; "" = none is given.
+
+    Raises:
+        Misconfigured: both are given, or the file cannot be read or is not ours alone.
+    """
+    file, directory = variables.get("SSMD_NATS_NKEY_FILE", ""), variables.get("SSMD_NATS_NKEYS", "")
+    if file and directory:
+        raise Misconfigured("SSMD_NATS_NKEY_FILE and SSMD_NATS_NKEYS are both set: which one holds?")
+    if not file and not directory:
+        return ""
+    path = Path(file) if file else Path(directory) / f"{check_name(role)}.nk"
+    payload = read_shared(path)
+    if payload is None:
+        raise Misconfigured(f"there is no NATS key {path}", mend="ssmd streams auth")
+    return text_of(payload, f"the NATS key of {role} should be in {path}").strip()
 
 
 def resolve_environment(workspace: Workspace, name: str, date: str) -> ResolvedEnvironment:

@@ -78,7 +78,7 @@ def log_level(given: Mapping[str, str]) -> Level:
 async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: Mapping[str, str]) -> None:
     log = structlog.get_logger(kind)
     loads = KeyLoads()
-    environment = dataclasses.replace(environment, on_key=loads.note)
+    environment = dataclasses.replace(environment, on_key=loads.note, role=kind)
     async with AsyncExitStack() as stack:
         component = await build(kind, Parts(environment, given, SystemClock(), system_random, stack))
         process = f"{component.name}:{component.instance}"
