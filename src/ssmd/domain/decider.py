@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,12 +52,38 @@ def tag_of(event: msgspec.Struct | type[msgspec.Struct]) -> str:
     return tag
 
 
-class Catalogue:
-    """Every event type by tag: how stored data becomes an event again."""
+class Older(NamedTuple):
+    """A released version of an event that is written no more.
 
-    def __init__(self, deciders: Iterable[Decider[Any, Any, Any]]) -> None:
+    Attributes:
+        event: its type, with the tag and the fields it was released with; kept for as long as journals may hold it.
+        upcast: what it says as the version after it, total and deterministic. That one may be an `Older` itself.
+    """
+
+    event: type[msgspec.Struct]
+    upcast: Callable[[Any], msgspec.Struct]
+
+
+class Catalogue:
+    """Every event type by tag: how stored data becomes an event again.
+
+    This is where upcasting happens: whoever decodes through it (deciders, folds, queries, exports) knows current versions
+    only. What is stored stays as it was written.
+
+    Args:
+        older: former versions.
+    """
+
+    def __init__(self, deciders: Iterable[Decider[Any, Any, Any]], older: Iterable[Older] = ()) -> None:
         self.deciders = {decider.aggregate: decider for decider in deciders}
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
+        self._upcasts: dict[str, Callable[[Any], msgspec.Struct]] = {}
+        for former in older:
+            tag = tag_of(former.event)
+            if tag in self._upcasts:
+                raise TypeError(f"two former events are tagged {tag!r}")
+            self._decoders[tag] = msgspec.json.Decoder(former.event)
+            self._upcasts[tag] = former.upcast
         for decider in self.deciders.values():
             for event in decider.events:
                 tag = tag_of(event)
@@ -66,7 +92,7 @@ class Catalogue:
                 self._decoders[tag] = msgspec.json.Decoder(event)
 
     def decode(self, tag: str, data: bytes | msgspec.Raw) -> msgspec.Struct:
-        """The event stored as `data` under `tag`.
+        """The event stored as `data` under `tag`, in its current version.
 
         Raises:
             Malformed: for a tag nobody released, or data that does not fit it.
@@ -78,6 +104,10 @@ class Catalogue:
             event: msgspec.Struct = decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Malformed(f"event data does not fit {tag!r}: {error}") from error
+        if self._upcasts:
+            while (upcast := self._upcasts.get(tag)) is not None:
+                event = upcast(event)
+                tag = tag_of(event)
         return event
 
     @property
