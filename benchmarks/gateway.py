@@ -22,6 +22,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 from urllib.parse import urlsplit
 
+import _table
 import msgspec
 import uvicorn
 import uvloop
@@ -297,9 +298,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     multiprocessing.set_start_method("spawn")
+    _table.heading()
     for _ in range(given.rounds):
-        for name in ("bare", "gateway"):
-            print(json.dumps(measure(name, given.rate, given.clients, given.seconds)), flush=True)
+        bare, ours = (measure(name, given.rate, given.clients, given.seconds) for name in ("bare", "gateway"))
+        who = f"gateway, {given.clients} clients, {given.rate:,} trades/s"
+        for key, what, unit in (
+            ("out_per_s", "messages out", "msg/s"),
+            ("p99_ms", "p99", "ms"),
+            ("server_cpu_us_per_message_out", "CPU a message out", "us"),
+        ):
+            _table.row(ours[key] / bare[key], f"{who}: {what}", f"{ours[key]:,} {unit}", f"{bare[key]:,} {unit}, bare uvicorn")
+        for found in (bare, ours):
+            _table.note(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import _table
 import msgspec
 import nats
 from redis.asyncio import Redis
@@ -195,8 +195,13 @@ async def run(count: int, directory: Path) -> dict[str, dict[str, int]]:
         for view, _ in views:
             ours = results[f"rebuild: {view.name}"]["events_per_s"]
             bare_rate = next(one["events_per_s"] for name, one in results.items() if name.startswith(f"bare: {view.name},"))
-            ratio = ours / bare_rate
-            print(f"{view.name:<10} {ratio:5.2f} of the bare client, {ours:>8,} events/s (hint {HINT:,})", file=sys.stderr)
+            _table.row(
+                ours / bare_rate,
+                f"view {view.name} rebuilt into Redis",
+                f"{ours:,} events/s",
+                f"{bare_rate:,} events/s, bare clients",
+                f"hint {HINT:,} events/s",
+            )
     finally:
         await store.close()
         await journal.close()
@@ -209,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
     arguments = parser.parse_args()
+    _table.heading()
     with tempfile.TemporaryDirectory() as directory:
         print(json.dumps(asyncio.run(run(arguments.events, Path(directory))), indent=2))
 
