@@ -14,7 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from ssmd.domain import archive, capture, client, dead_letter, environment, projection, trading_day
+from ssmd.domain import (
+    archive,
+    capture,
+    client,
+    dead_letter,
+    environment,
+    listing,
+    projection,
+    secmaster_sync,
+    trading_day,
+)
 from ssmd.domain.capture import TapePlace
 from ssmd.domain.catalogue import CATALOGUE, RELEASED
 from ssmd.domain.decider import tag_of
@@ -76,6 +86,23 @@ STATES: dict[str, Any] = {
             1, 987_654, 2, 86_000_000_000_000, 0, 400_000_000_000, 0, 77, ("coverage 99.5370 %: missing",)
         ),
     ),
+    "listing": listing.State(
+        {
+            "KXBTC15M-26MAY140045-45": listing.Standing(
+                listing.Market(
+                    ticker="KXBTC15M-26MAY140045-45",
+                    series="KXBTC15M",
+                    category="Crypto",
+                    title="BTC price up in next 15 mins?",
+                    open_ns=1_778_760_000_000_000_000,
+                    close_ns=1_778_760_900_000_000_000,
+                    expiry_ns=1_778_760_900_000_000_000,
+                    attributes={"floor_strike": "79345.12", "strike_type": "greater_or_equal"},
+                )
+            )
+        }
+    ),
+    "secmaster-sync": secmaster_sync.State("", "0198a3c4-0000-7000-8000-0000000000e1"),
     "client": client.State(
         created=client.Created(
             "research bot", "5f" * 32, ("stream", "markets"), 1_810_000_000_000_000_000, ("kalshi",), 50, 3, "conflated"

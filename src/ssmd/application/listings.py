@@ -64,11 +64,21 @@ class Listings:
 
     Args:
         config: git commit of the registry in force, "" = not under git.
+        is_dry: nothing is written; what would have been is folded as if it were.
     """
 
     def __init__(
-        self, journal: Journal, catalogue: Catalogue, clock: Clock, random: RandomBytes, feed: str, config: str = ""
+        self,
+        journal: Journal,
+        catalogue: Catalogue,
+        clock: Clock,
+        random: RandomBytes,
+        feed: str,
+        config: str = "",
+        *,
+        is_dry: bool = False,
     ) -> None:
+        self._is_dry = is_dry
         self._journal = journal
         self._catalogue = catalogue
         self._clock = clock
@@ -222,7 +232,11 @@ class Listings:
             known = self._events.get(name)
             version = 0 if known is None else known.version
             groups.append(AppendGroup(aggregate, version, self._envelopes(aggregate, version, events, origin, now_ns)))
-        await self._journal.append(groups, command_id=groups[0].events[0].id)
+        if not self._is_dry:
+            position = await self._journal.append(groups, command_id=groups[0].events[0].id)
+            if position - sum(map(len, chunk.values())) == self.position:
+                # Nobody wrote in between: these need not be read again.
+                self.position = position
         for name, events in chunk.items():
             known = self._events.setdefault(name, _Event())
             for event in events:

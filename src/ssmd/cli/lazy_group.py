@@ -31,6 +31,7 @@ COMMANDS: Final = (
     LazyCommand("commit", "ssmd.cli.commit", "Commit the registry's changes, and nothing else."),
     LazyCommand("config", "ssmd.cli.config", "Which configuration was live when."),
     LazyCommand("day", "ssmd.cli.day", "Start, end and show trading days."),
+    LazyCommand("secmaster", "ssmd.cli.secmaster", "Which markets there are, and what became of them."),
     LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing."),
     LazyCommand("key", "ssmd.cli.key", "Secrets of an environment: set, check, rotate."),
     LazyCommand("client", "ssmd.cli.client", "API keys of the gateway, and their connections."),

@@ -50,7 +50,14 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class SyncRow(msgspec.Struct, frozen=True):
-    """The latest run. `status`: running | completed | failed; `completed_ns`: when one last was completed."""
+    """The latest run.
+
+    Attributes:
+        scope: what of the venue it covers, "" = everything.
+        status: running | completed | failed.
+        completed_ns: when one last was completed.
+        covered_ns: everything the venue changed before then has been compared.
+    """
 
     feed: str
     sync_id: str = ""
@@ -60,6 +67,8 @@ class SyncRow(msgspec.Struct, frozen=True):
     error: str = ""
     counts: Counts | None = None
     position: int = 0
+    scope: str = ""
+    covered_ns: int = 0
 
 
 def market_key(feed: str, ticker: str) -> str:
@@ -143,10 +152,14 @@ def _fold_sync(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> No
     row = rows.get(sync_key(feed), SyncRow) or SyncRow(feed)
     ts_ns = recorded.envelope.ts_ns
     match event:
-        case secmaster_sync.Started(sync_id=sync_id):
-            row = SyncRow(feed, sync_id, "running", ts_ns, row.completed_ns, counts=row.counts)
+        case secmaster_sync.Started(sync_id=sync_id, scope=scope):
+            row = msgspec.structs.replace(row, sync_id=sync_id, status="running", started_ns=ts_ns, error="", scope=scope)
         case secmaster_sync.Completed(sync_id=sync_id, counts=counts):
-            row = msgspec.structs.replace(row, sync_id=sync_id, status="completed", completed_ns=ts_ns, error="", counts=counts)
+            # Some series only: the others may have changed meanwhile.
+            covered_ns = row.covered_ns if row.scope.startswith("series") else row.started_ns
+            row = msgspec.structs.replace(
+                row, sync_id=sync_id, status="completed", completed_ns=ts_ns, covered_ns=covered_ns, error="", counts=counts
+            )
         case secmaster_sync.Failed(sync_id=sync_id, error=error):
             row = msgspec.structs.replace(row, sync_id=sync_id, status="failed", error=error)
     rows.put(sync_key(feed), msgspec.structs.replace(row, position=recorded.position))

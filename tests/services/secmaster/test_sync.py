@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssmd.application.handler import Application
@@ -19,7 +19,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.listing import Market, Stage
 from ssmd.domain.observation import Observation
 from ssmd.domain.secmaster_sync import Completed, Failed, Started
-from ssmd.errors import Unavailable
+from ssmd.errors import Malformed, Unavailable
 from ssmd.identifiers import system_random
 from ssmd.projections import queries
 from ssmd.projections.secmaster import SECMASTER
@@ -47,6 +47,7 @@ class Venue:
     half: bool = False
     breaks_after: int | None = None
     requests: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     async def pages(self, scope: Scope) -> AsyncIterator[list[Observation]]:
         # A full pass does not show what is settled, as Kalshi's does not.
@@ -193,6 +194,17 @@ async def test_an_old_page_takes_nothing_back_but_an_amendment_does() -> None:
     assert (await desk.written())[-1] == "listing.market-amended.v1"
 
 
+async def test_what_cannot_be_understood_fails_the_run_and_drops_nothing() -> None:
+    desk = Desk()
+    desk.venue.markets = {name: market(name) for name in "AB"}
+    await desk.sync()
+    desk.venue.markets["C"] = market("C")
+    desk.venue.hidden, desk.venue.unreadable = {"A"}, {"A": "market A has the unknown status 'odd'"}
+    with pytest.raises(Malformed, match="1 markets could not be understood, all else is written: market A has the unknown"):
+        await desk.sync()
+    assert sorted(await desk.standing()) == ["A", "B", "C"]
+
+
 async def test_two_writers_at_one_moment_write_each_change_once() -> None:
     desk = Desk()
     desk.venue.markets = {f"M{number}": market(f"M{number}", f"E{number % 5}") for number in range(40)}
@@ -211,6 +223,7 @@ CHANGES = st.tuples(
 )
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(CHANGES, max_size=25))
 def test_whatever_the_venue_does_the_list_is_right_after_a_run(steps: list[tuple[str, str, int]]) -> None:
     async def run() -> None:

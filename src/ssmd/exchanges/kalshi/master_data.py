@@ -15,7 +15,7 @@ from ssmd.domain.observation import Observation
 from ssmd.errors import Malformed
 from ssmd.exchanges.kalshi.timestamps import rfc3339_ns
 
-Page = TypeVar("Page")
+Shape = TypeVar("Shape")
 
 STAGES: Final[dict[str, Stage]] = {
     "initialized": "listed",
@@ -35,7 +35,11 @@ STAGES: Final[dict[str, Stage]] = {
 
 
 class RestMarket(msgspec.Struct, gc=False):
-    """What is read of a market; anything else in it is passed by. Attributes stay raw, so that numbers stay exact."""
+    """What is read of a market; anything else in it is passed by.
+
+    Attributes are those behind `settlement_ts`, in alphabetical order. JSON numbers that may have a fraction, and what has
+    parts, stay raw: they are written as they came.
+    """
 
     ticker: str
     event_ticker: str
@@ -48,29 +52,29 @@ class RestMarket(msgspec.Struct, gc=False):
     result: str | None = None
     settlement_value_dollars: str | None = None
     settlement_ts: str | None = None
-    market_type: msgspec.Raw = msgspec.Raw()
-    yes_sub_title: msgspec.Raw = msgspec.Raw()
-    no_sub_title: msgspec.Raw = msgspec.Raw()
-    settlement_timer_seconds: msgspec.Raw = msgspec.Raw()
-    notional_value_dollars: msgspec.Raw = msgspec.Raw()
-    can_close_early: msgspec.Raw = msgspec.Raw()
-    early_close_condition: msgspec.Raw = msgspec.Raw()
-    occurrence_datetime: msgspec.Raw = msgspec.Raw()
-    strike_type: msgspec.Raw = msgspec.Raw()
-    floor_strike: msgspec.Raw = msgspec.Raw()
+    can_close_early: bool | None = None
     cap_strike: msgspec.Raw = msgspec.Raw()
-    functional_strike: msgspec.Raw = msgspec.Raw()
     custom_strike: msgspec.Raw = msgspec.Raw()
-    rules_primary: msgspec.Raw = msgspec.Raw()
-    rules_secondary: msgspec.Raw = msgspec.Raw()
-    mve_collection_ticker: msgspec.Raw = msgspec.Raw()
+    early_close_condition: str | None = None
+    exchange_index: int | None = None
+    fee_waiver_expiration_time: str | None = None
+    floor_strike: msgspec.Raw = msgspec.Raw()
+    functional_strike: str | None = None
+    is_provisional: bool | None = None
+    market_type: str | None = None
+    mve_collection_ticker: str | None = None
     mve_selected_legs: msgspec.Raw = msgspec.Raw()
-    price_level_structure: msgspec.Raw = msgspec.Raw()
+    no_sub_title: str | None = None
+    notional_value_dollars: str | None = None
+    occurrence_datetime: str | None = None
+    price_level_structure: str | None = None
     price_ranges: msgspec.Raw = msgspec.Raw()
-    is_provisional: msgspec.Raw = msgspec.Raw()
-    exchange_index: msgspec.Raw = msgspec.Raw()
-    settlement_bounds_type: msgspec.Raw = msgspec.Raw()
-    fee_waiver_expiration_time: msgspec.Raw = msgspec.Raw()
+    rules_primary: str | None = None
+    rules_secondary: str | None = None
+    settlement_bounds_type: str | None = None
+    settlement_timer_seconds: int | None = None
+    strike_type: str | None = None
+    yes_sub_title: str | None = None
 
 
 class RestEvent(msgspec.Struct, gc=False):
@@ -84,18 +88,10 @@ class RestEvent(msgspec.Struct, gc=False):
     markets: list[RestMarket] | None = None
 
 
-class EventsPage(msgspec.Struct):
-    """Body of GET /events. `cursor` "" = the last page."""
+class SingleMarket(msgspec.Struct):
+    """Body of GET /markets/{ticker}."""
 
-    events: list[RestEvent]
-    cursor: str = ""
-
-
-class MarketsPage(msgspec.Struct):
-    """Body of GET /markets. `cursor` "" = the last page."""
-
-    markets: list[RestMarket]
-    cursor: str = ""
+    market: RestMarket
 
 
 class RestSeries(msgspec.Struct):
@@ -111,20 +107,30 @@ class SeriesList(msgspec.Struct):
     series: list[RestSeries] | None = None
 
 
-_ATTRIBUTES: Final = tuple(field.name for field in msgspec.structs.fields(RestMarket) if field.type is msgspec.Raw)
-_EVENTS: Final = msgspec.json.Decoder(EventsPage)
-_MARKETS: Final = msgspec.json.Decoder(MarketsPage)
+_FIELDS: Final = RestMarket.__struct_fields__
+_FIRST: Final = _FIELDS.index("settlement_ts") + 1
+_OF_THE_EVENT: Final = ("event_title", "mutually_exclusive")
+_NAMES: Final = (*_FIELDS[_FIRST:], *_OF_THE_EVENT)
+_ORDER: Final = tuple(sorted(range(len(_NAMES)), key=_NAMES.__getitem__))
+_EVENT: Final = msgspec.json.Decoder(RestEvent)
+_MARKET: Final = msgspec.json.Decoder(RestMarket)
+_SINGLE: Final = msgspec.json.Decoder(SingleMarket)
 _SERIES: Final = msgspec.json.Decoder(SeriesList)
 
 
-def decode_events(body: bytes) -> EventsPage:
-    """Raises Malformed: it is no page of events."""
-    return _decoded(_EVENTS, body, "a page of events")
+def decode_event(row: bytes | msgspec.Raw) -> RestEvent:
+    """Raises Malformed: it is no event."""
+    return _decoded(_EVENT, row, "an event")
 
 
-def decode_markets(body: bytes) -> MarketsPage:
-    """Raises Malformed: it is no page of markets."""
-    return _decoded(_MARKETS, body, "a page of markets")
+def decode_market(row: bytes | msgspec.Raw) -> RestMarket:
+    """Raises Malformed: it is no market."""
+    return _decoded(_MARKET, row, "a market")
+
+
+def decode_single(body: bytes) -> RestMarket:
+    """Raises Malformed: it is no answer about one market."""
+    return _decoded(_SINGLE, body, "one market").market
 
 
 def decode_series(body: bytes) -> SeriesList:
@@ -132,7 +138,7 @@ def decode_series(body: bytes) -> SeriesList:
     return _decoded(_SERIES, body, "a list of series")
 
 
-def _decoded(decoder: msgspec.json.Decoder[Page], body: bytes, what: str) -> Page:
+def _decoded(decoder: msgspec.json.Decoder[Shape], body: bytes | msgspec.Raw, what: str) -> Shape:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -151,11 +157,16 @@ def observation_of(market: RestMarket, event: RestEvent, category: str = "") -> 
     stage = STAGES.get(market.status)
     if stage is None:
         raise Malformed(f"market {market.ticker} has the unknown status {market.status!r}")
-    attributes = {name: text for name in _ATTRIBUTES if (text := text_of(getattr(market, name))) is not None}
-    if event.mutually_exclusive is not None:
-        attributes["mutually_exclusive"] = "true" if event.mutually_exclusive else "false"
-    if event.title:
-        attributes["event_title"] = event.title
+    values = (*msgspec.structs.astuple(market)[_FIRST:], event.title, event.mutually_exclusive)
+    attributes: dict[str, str] = {}
+    for at in _ORDER:
+        value = values[at]
+        # Most are text; False is a value, "" and None are none.
+        if value.__class__ is str:
+            if value:
+                attributes[_NAMES[at]] = value
+        elif value is not None and (text := text_of(value)) is not None:
+            attributes[_NAMES[at]] = text
     close_ns = _time(market.close_time)
     shown = Market(
         ticker=market.ticker,
@@ -165,7 +176,7 @@ def observation_of(market: RestMarket, event: RestEvent, category: str = "") -> 
         open_ns=_time(market.open_time),
         close_ns=close_ns,
         expiry_ns=_time(market.expected_expiration_time) or _time(market.latest_expiration_time),
-        attributes=dict(sorted(attributes.items())),
+        attributes=attributes,
     )
     at_ns = _time(market.settlement_ts) if stage == "settled" else close_ns if stage == "closed" else 0
     is_known = stage in ("determined", "settled")
@@ -184,17 +195,19 @@ def _time(text: str | None) -> int:
     return 0 if not text or text.startswith("0001-") else rfc3339_ns(text)
 
 
-def text_of(raw: msgspec.Raw) -> str | None:
-    """A JSON value as exact text: text as it is, numbers as they are written, what has parts as compact JSON with sorted
+def text_of(value: msgspec.Raw | bool | int) -> str | None:
+    """A JSON value that is no text, as exact text: a number as it is written, what has parts as compact JSON with sorted
     keys; None = absent, null, or empty.
     """
-    value = bytes(raw)
-    if not value or value in {b"null", b'""'}:
+    if not isinstance(value, msgspec.Raw):
+        return str(value).lower()
+    raw = bytes(value)
+    if not raw or raw in {b"null", b'""'}:
         return None
-    if value[:1] == b'"':
-        text: str = msgspec.json.decode(value)
+    if raw[:1] == b'"':
+        text: str = msgspec.json.decode(raw)
         return text
-    return _PARTS[value] or None if value[:1] in b"[{" else value.decode()
+    return _PARTS[raw] or None if raw[:1] in b"[{" else raw.decode()
 
 
 _Parts = dict[str, msgspec.Raw] | list[msgspec.Raw]

@@ -16,11 +16,12 @@ from ssmd.domain import listing, secmaster_sync
 from ssmd.domain.listing import ListingEvent
 from ssmd.domain.observation import Observation
 from ssmd.domain.secmaster_sync import CompleteSync, Counts, FailSync, StartSync, SyncCommand
-from ssmd.errors import SsmdError
+from ssmd.errors import Malformed, SsmdError
 from ssmd.services.secmaster.venue import Scope, VenueMarkets
 
 ASKED_AT_ONCE: Final = 100
 """Markets asked for by ticker in one go."""
+UNREADABLE_TOLD_MAX: Final = 3
 ABSENT: Final = "the venue does not show it, nor knows its ticker"
 MOVED: Final = "its ticker is used by another event"
 
@@ -37,14 +38,21 @@ class SyncParts(NamedTuple):
     say: Callable[[int, int], None]
 
 
-async def sync(parts: SyncParts, scope: Scope, sync_id: str, *, actor: str, correlation_id: str = "") -> Counts:
+async def sync(
+    parts: SyncParts, scope: Scope, sync_id: str, *, actor: str, correlation_id: str = "", is_dry: bool = False
+) -> Counts:
     """Compare, and write what differs; what it came to.
+
+    Args:
+        is_dry: the run itself is not journaled either (`parts.listings` must be dry, too).
 
     Raises:
         Unavailable, Malformed, Rejected, Conflict: it ended early, and that is journaled (if the journal answers); what
             it had written until then stands.
     """
     origin = Origin(actor, correlation_id or sync_id)
+    if is_dry:
+        return await _Run(parts, scope, origin).work()
     await _tell(parts, StartSync(sync_id, str(scope)), origin)
     run = _Run(parts, scope, origin)
     try:
@@ -96,6 +104,11 @@ class _Run:
         await self._ask(list(doubtful))
         if self._scope.is_full:
             await self._look_for_absent()
+        if unreadable := sorted(parts.venue.unreadable.items()):
+            told = "; ".join(reason for _, reason in unreadable[:UNREADABLE_TOLD_MAX])
+            raise Malformed(
+                f"{len(unreadable)} markets could not be understood, all else is written: {told}", mend="upgrade ssmd"
+            )
         return self._counts(parts.venue.requests - before)
 
     def _goes_back(self, shown: Observation) -> bool:
@@ -125,7 +138,7 @@ class _Run:
     async def _look_for_absent(self) -> None:
         absent = [one for one in self._parts.listings.open_markets() if one[1] not in self._seen and self._covers(*one)]
         known = await self._ask([ticker for _, ticker in absent])
-        gone = [one for one in absent if one[1] not in known]
+        gone = [one for one in absent if one[1] not in known and one[1] not in self._parts.venue.unreadable]
         self._count(await self._parts.listings.miss(gone, ABSENT, self._origin))
 
     def _covers(self, event: str, ticker: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ssmd.domain.observation import Observation
@@ -36,6 +36,11 @@ class VenueMarkets(Protocol):
     @property
     def requests(self) -> int:
         """Requests made so far."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Markets that are there and could not be understood, by ticker, and why."""
         ...
 
     def pages(self, scope: Scope) -> AsyncIterator[list[Observation]]:

@@ -1,0 +1,99 @@
+"""The security master of one environment: its sync wired to the venue, and questions on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+
+from ssmd.application.handler import Application
+from ssmd.application.listings import Listings
+from ssmd.clock import Clock
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.domain.secmaster_sync import Counts
+from ssmd.errors import Misconfigured
+from ssmd.exchanges.kalshi.signing import headers
+from ssmd.identifiers import RandomBytes, uuid7
+from ssmd.projections import queries
+from ssmd.projections.secmaster import SECMASTER
+from ssmd.services.connector.kalshi_venue import VenueKey
+from ssmd.services.kalshi_rest.client import KalshiRest, Signer
+from ssmd.services.secmaster.kalshi_markets import KalshiMarkets
+from ssmd.services.secmaster.sync import SyncParts, sync
+from ssmd.services.secmaster.venue import Scope
+from ssmd.wiring.backends import open_journal
+from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.venue_key import venue_key
+from ssmd.wiring.views import asking_views
+
+
+class SyncPlan(NamedTuple):
+    """What a sync is to do. Not `is_full` = only what changed since the last one was completed; `is_dry`: write nothing."""
+
+    is_full: bool = True
+    series: tuple[str, ...] = ()
+    is_dry: bool = False
+
+
+def signer_of(key: VenueKey, clock: Clock) -> Signer | None:
+    """Signs REST calls; None where there is no key."""
+    private_key = key.private_key
+    if private_key is None:
+        return None
+    return lambda method, path: headers(key.key_id, private_key, clock.now_ns() // 1_000_000, method, path)
+
+
+@asynccontextmanager
+async def open_rest(
+    environment: ResolvedEnvironment, variables: Mapping[str, str], clock: Clock, random: RandomBytes
+) -> AsyncGenerator[KalshiRest]:
+    """The venue's REST interface, as the environment reaches it.
+
+    Raises:
+        Misconfigured: the feed is not Kalshi's, or the key has no value. Unavailable: it is the simulator, and none runs.
+    """
+    if environment.document.feed != "kalshi":
+        raise Misconfigured(f"feed {environment.document.feed} has no security master yet, only kalshi has")
+    key = venue_key(environment.capture_key(variables, random))
+    async with KalshiRest(environment.endpoint.rest, signer_of(key, clock), clock, random) as client:
+        yield client
+
+
+async def run_sync(
+    environment: ResolvedEnvironment,
+    variables: Mapping[str, str],
+    plan: SyncPlan,
+    *,
+    clock: Clock,
+    random: RandomBytes,
+    actor: str,
+    say: Callable[[int, int], None],
+) -> Counts:
+    """One comparison with the venue; what it came to.
+
+    Raises:
+        as `services.secmaster.sync.sync`, `open_rest` and `backends.open_journal`.
+    """
+    feed = environment.document.feed
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(open_rest(environment, variables, clock, random))
+        journal = await open_journal(environment, variables)
+        stack.push_async_callback(journal.close)
+        started_ns = clock.now_ns()
+        parts = SyncParts(
+            feed=feed,
+            venue=KalshiMarkets(client, started_ns),
+            listings=Listings(journal, CATALOGUE, clock, random, feed, environment.config, is_dry=plan.is_dry),
+            application=Application(journal, CATALOGUE, clock, random, environment.config),
+            say=say,
+        )
+        since_ns = 0 if plan.is_full else await _covered_ns(environment, variables)
+        scope = Scope(since_ns, plan.series)
+        return await sync(parts, scope, uuid7(started_ns, random), actor=actor, is_dry=plan.is_dry)
+
+
+async def _covered_ns(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> int:
+    """Up to when all changes are known; 0 = no run was completed: everything must be asked."""
+    async with asking_views(environment, variables, projections=[SECMASTER]) as views:
+        row = await queries.sync_status(views, environment.document.feed)
+        return 0 if row is None else row.covered_ns
