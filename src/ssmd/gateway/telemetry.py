@@ -20,11 +20,11 @@ _GAUGES: Final = {
     "malformed": "messages of the market stream that could not be read",
     "stream_seq": "position in the market stream",
     "messages_offered": "messages given to clients' queues",
-    "messages_lost": "messages that slow clients lost",
-    "messages_conflated": "messages replaced by a newer one before they were sent",
     "clients_closed_slow": "clients closed because they did not keep up",
     "checkpoints": "rounds of saving the derived state",
 }
+_DROPPED: Final = {"messages_lost": "slow-client", "messages_conflated": "conflated"}
+"""Statistic -> the reason why messages were not sent."""
 _SIZES: Final = {"queued": "text waiting in all clients' queues"}
 
 
@@ -36,6 +36,7 @@ class GatewayMetrics:
         self._answers = self._metrics.counter("requests", "REST requests answered", labels=["status"])
         self._took = self._metrics.histogram("request", "time to answer a REST request", buckets=_BOUNDS_S)
         self._gauges = {name: self._metrics.gauge(name, text) for name, text in _GAUGES.items()}
+        self._dropped = self._metrics.gauge("messages_dropped", "messages not sent to clients", labels=["reason"])
         self._sizes = {name: self._metrics.gauge(name, text, unit="bytes") for name, text in _SIZES.items()}
 
     def answered(self, status: int, took_ns: int) -> None:
@@ -47,6 +48,9 @@ class GatewayMetrics:
         for name, gauge in self._gauges.items():
             value = stats.get(name, 0)
             gauge.set(value if isinstance(value, int) else 0)
+        for name, reason in _DROPPED.items():
+            value = stats.get(name, 0)
+            self._dropped.labels(reason).set(value if isinstance(value, int) else 0)
         for name, gauge in self._sizes.items():
             value = stats.get(f"{name}_bytes", 0)
             gauge.set(value if isinstance(value, int) else 0)
