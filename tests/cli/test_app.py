@@ -136,6 +136,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "projection list",
             "projection rebuild",
             "projection rollback",
+            "projection show",
             "projection status",
             "projection verify",
             "projector run",

@@ -16,6 +16,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.trading_day import ActivateDay, StartDay
 from ssmd.identifiers import system_random
 from ssmd.projections.journal_guard import Latest, encode_latest
+from ssmd.projections.store_redis import RedisRowStore
 from ssmd.services.embedded_servers import start_nats
 from ssmd.streams.journal_anchor import Anchor
 from ssmd.streams.journal_nats import NatsJournal
@@ -38,11 +39,19 @@ async def write_journal(directory: Path) -> None:
         await server.stop()
 
 
+async def clear(cache_url: str) -> None:
+    """The cache outlives a test, the journal does not."""
+    store = RedisRowStore(cache_url, ENV, random=system_random)
+    await store.clear()
+    await store.close()
+
+
 @pytest.fixture
 def environment(workspace: Path, cache_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SSMD_ENV", ENV)
     path = workspace / "exchanges/environments/kalshi-dev.yaml"
     path.write_text(path.read_text() + f"cache: {{backend: redis, url: '{cache_url}'}}\n")
+    asyncio.run(clear(cache_url))
     asyncio.run(write_journal(workspace / ".ssmd" / ENV / "nats-journal"))
     return workspace
 
@@ -74,6 +83,28 @@ def test_views_are_built_checked_and_rolled_back_and_the_journal_knows(ssmd: Ssm
         one for one in json.loads(ssmd("projection", "status", "-o", "json").out)["projections"] if one["name"] == "days"
     )
     assert (state["state"], state["previous"]) == ("behind", again["after"]["generation"])
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_every_view_answers_now_and_as_of_then(ssmd: Ssmd, environment: Path, is_built: bool) -> None:
+    del environment
+    names = [one["name"] for one in json.loads(ssmd("projection", "list", "-o", "json").out)]
+    if is_built:
+        assert ssmd("projection", "rebuild", "--all").status == 0
+    for name in names if is_built else names[:2]:
+        shown = ssmd("projection", "show", name, "-o", "json")
+        # Only the day has happened; every other view has an answer, too: that there is nothing.
+        assert shown.out, shown.err
+        rows = json.loads(shown.out)["rows"]
+        assert (shown.status, sorted(key.partition("/")[0] for key in rows)) == (
+            (0, ["day", "line", "line"]) if name == "days" else (1, [])
+        )
+    now = json.loads(ssmd("projection", "show", "days", "day/", "-o", "json").out)
+    then = json.loads(ssmd("projection", "show", "days", "day/", "--as-of", "1", "-o", "json").out)
+    assert [now["rows"][f"day/{DATE}"]["status"], then["rows"][f"day/{DATE}"]["status"]] == ["active", "starting"]
+    assert then["position"] == 1
+    assert "1 more rows are not shown" in ssmd("projection", "show", "days", "line/", "--limit", "1").err
+    assert ssmd("projection", "show", "nothing").err.startswith('error: there is no view "nothing"')
 
 
 def test_a_question_to_a_journal_off_its_anchor_is_refused_with_the_range(ssmd: Ssmd, environment: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from ssmd.cli.as_of import AsOfOption, as_of_given
 from ssmd.cli.exit_status import NO
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of, run
@@ -134,6 +135,51 @@ def _status_line(head: int, view: Projection, generations: dict[Any, Any]) -> di
         "previous": "" if previous is None else previous.generation,
         "is_rebuilding": "shadow" in generations,
     }
+
+
+@app.command(
+    "show",
+    epilog=examples(
+        "ssmd projection show dead-letters",
+        "ssmd projection show quality partition/kalshi/2026-05-14",
+        "ssmd projection show keys -o json --as-of 2026-05-14T13:00:00Z",
+    ),
+)
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A view, see `ssmd projection list`.")],
+    key: Annotated[str, typer.Argument(metavar="[KEY]", help="Only rows whose key begins with this.")] = "",
+    as_of: AsOfOption = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="ROWS", help="Show at most so many rows.")] = 1000,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show a view's rows as they are kept, by key. Exit status 1 if there are none."""
+    import msgspec  # noqa: PLC0415 - keeps --help quick
+
+    from ssmd.wiring.views import asking_views  # noqa: PLC0415 - as above
+
+    invocation = invocation_of(ctx)
+    (view,) = _chosen(name, is_all=False)
+    environment, moment = invocation.resolve(), as_of_given(as_of)
+
+    async def asked() -> tuple[int, dict[str, bytes]]:
+        async with asking_views(environment, invocation.variables, say, projections=[view], as_of=moment) as views:
+            for warning in views.warnings():
+                say(f"note: {warning}")
+            return views.position, (await views.read(view.name, prefixes=[key])).rows
+
+    position, rows = run(asked())
+    shown = dict(list(rows.items())[:limit])
+    if len(shown) < len(rows):
+        say(f"note: {thousands(len(rows) - limit)} more rows are not shown (--limit, or name the beginning of a KEY)")
+    if output is Format.JSON:
+        print_json({"position": position, "rows": {key: msgspec.Raw(value) for key, value in shown.items()}})
+    else:
+        title = f"{view.name} at position {thousands(position)}"
+        lines = [(key, value.decode()) for key, value in shown.items()]
+        print_table(invocation, ["key", "row"], lines, title=title, empty=f"{title} has no such rows")
+    if not rows:
+        raise typer.Exit(NO)
 
 
 @app.command("rebuild", epilog=examples("ssmd projection rebuild days", "ssmd projection rebuild --all"))
