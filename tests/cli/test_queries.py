@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,15 +100,24 @@ def test_every_question_is_answered_while_the_environment_is_off(ssmd: Ssmd, sto
             "ts_recv_first_ns": T0,
             "ts_recv_last_ns": T0 + 9 * SECOND,
             "sessions": {"1": 12},
+            "pruned_segments": 0,
+            "pruned_bytes": 0,
+            "holds": {},
         }
     ]
     gaps = ssmd("data", "gaps", "--date", DATE, "--ticker", TICKER)
-    assert gaps.out.splitlines() == [
-        (
-            "FROM                     TO                       LENGTH  CONNECTION  CHANNEL  TICKERS                  CAUSE"
-            "          EVIDENCE"
-        ),
-        f"2026-05-14 12:00:04.000  2026-05-14 12:00:08.000   4.0 s  main        trade    {TICKER}  sequence-skip  seq 11..13",
+    assert [re.split(r"  +", line) for line in gaps.out.splitlines()] == [
+        ["FROM", "TO", "LENGTH", "CONNECTION", "TICKERS", "REPAIRED", "CAUSE", "EVIDENCE"],
+        [
+            "2026-05-14 12:00:04.000",
+            "2026-05-14 12:00:08.000",
+            "4.0 s",
+            "main",
+            f"{TICKER}, on channel trade",
+            "no",
+            "sequence-skip",
+            "seq 11..13",
+        ],
     ]
     assert ssmd("data", "gaps", "--date", "2026-05-15").out == "no known gap of kalshi on 2026-05-15\n"
     assert json.loads(ssmd("data", "gaps", "--ticker", "OTHER", "-o", "json").out) == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ssmd.domain import archive, capture, trading_day
 from ssmd.domain.trading_day import Totals
 from ssmd.projections import queries
+from ssmd.projections.gaps import GapFilling
 from ssmd.projections.reading import AsOf
 from ssmd.projections.rebuild import rebuild
 from ssmd.projections.store import RowStore
@@ -216,3 +219,44 @@ async def test_the_same_questions_as_of_an_instant_and_a_position(story: Any) ->
         for as_of in (AsOf(ts_ns=NOON - 1), AsOf(ts_ns=NOON), AsOf(ts_ns=NOON + 5), AsOf(ts_ns=NOON + 10), AsOf(position=2))
     }
     assert list(statuses.values()) == ["pending", "starting", "starting", "ending", "active"]
+
+
+async def test_a_gap_tells_what_of_it_was_filled(story: Any, store: RowStore) -> None:
+    story.open_gap("g1", NOON, ("KX-A", "KX-B"))
+    story.close_gap("g1", NOON, NOON + 9 * SECOND, ("KX-A", "KX-B"))
+    told = capture.GapRepaired(7, 12, 0, NOON + 20 * SECOND, "g1", "rest", NOON, NOON + 5 * SECOND, 3, ("KX-A",), "trades")
+    story.capture(told)
+    story.capture(msgspec.structs.replace(told, n=13, gap_id="nobody-knows"))
+    (gap,) = await queries.gaps(await views_of(story, store), "kalshi", DATE)
+    assert gap.repairs == (GapFilling("rest", NOON, NOON + 5 * SECOND, 3, ("KX-A",), "trades"),)
+    (mine,) = await queries.gaps(await open_views(store), "kalshi", DATE, "KX-A")
+    (other,) = await queries.gaps(await open_views(store), "kalshi", DATE, "KX-B")
+    assert (len(mine.repairs), len(other.repairs)) == (1, 0)
+
+
+async def test_a_day_in_one_line(story: Any, store: RowStore, segment: Any) -> None:
+    story.archive(archive.Opened(1, "a"))
+    story.seal(1, 5, segment(records=10))
+    story.seal(6, 9, segment(number=6, records=5))
+    story.archive(archive.Completed("day-mark", 2, 15, 1500))
+    story.seal(1, 5, segment("trade", records=4), type_="normalized")
+    story.open_gap("g1", NOON, ("KX-A",))
+    story.open_gap("g2", NOON - 86_400 * SECOND, ("KX-A",))
+    story.close_gap("g2", NOON - 86_400 * SECOND, NOON - 86_399 * SECOND, ("KX-A",))
+    quality = archive.QualityAssessed(1, 900_000, 1, 1, 0, 0, 0, 3, ())
+    story.archive(quality)
+    key = segment().key
+    story.archive(archive.Damaged(key, "flipped", "aa", "bb"))
+    (day,) = await queries.days_inventory(await views_of(story, store), "kalshi")
+    assert day == queries.DayInventory(
+        feed="kalshi", date=DATE, status="damaged", lines=15, records=4, segments=3, size_bytes=1900, quality_ppm=900_000,
+        gaps=1, open_gaps=1, damaged=1, pruned_segments=0, pruned_bytes=0, holds=(),
+    )  # fmt: skip
+    story.archive(archive.Held("audit", "why"))
+    story.archive(archive.Pruned((key,), 1000, "old"))
+    (day,) = await queries.days_inventory(await views_of(story, store), "kalshi")
+    assert (day.status, day.pruned_segments, day.damaged, day.holds) == ("open", 1, 0, ("audit",))
+    story.archive(archive.Pruned((segment(number=6).key,), 500, "old"))
+    story.archive(archive.Pruned((segment("trade").key,), 400, "old"), type_="normalized")
+    (day,) = await queries.days_inventory(await views_of(story, store), "kalshi")
+    assert (day.status, day.segments, day.size_bytes, day.pruned_segments, day.pruned_bytes) == ("pruned", 0, 0, 3, 1900)

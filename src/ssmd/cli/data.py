@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ssmd.cli import data_backfill, data_book, data_export, data_quality, data_renormalize, data_replay, data_verify
+from ssmd.cli import (
+    data_backfill,
+    data_book,
+    data_export,
+    data_prune,
+    data_quality,
+    data_renormalize,
+    data_replay,
+    data_verify,
+)
 from ssmd.cli.as_of import AsOfOption, as_of_given
 from ssmd.cli.completion import complete_feed
 from ssmd.cli.help_text import examples
@@ -15,10 +25,13 @@ from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, duration_of, print_json, print_table, say, thousands, time_of
 
 if TYPE_CHECKING:
+    from ssmd.projections.queries import DayInventory, GapLine, InventoryLine
     from ssmd.projections.views import Views
     from ssmd.wiring.environment import ResolvedEnvironment
 
 Answer = TypeVar("Answer")
+WHOLE_CHANNEL = "*"
+"""`schemas.records.WHOLE_CHANNEL`, which would make --help slow."""
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="What is stored, and what is missing."
@@ -71,32 +84,82 @@ def feed_of(environment: ResolvedEnvironment, given: str) -> str:
     return feed
 
 
-@app.command("inventory", epilog=examples("ssmd data inventory --feed kalshi", "ssmd data inventory --date 2026-05-14 -o json"))
+class By(StrEnum):
+    """How an inventory is summed."""
+
+    DAY = "day"
+    KIND = "kind"
+
+
+@app.command(
+    "inventory",
+    epilog=examples(
+        "ssmd data inventory --feed kalshi",
+        "ssmd data inventory --by day --from 2026-05-01 --to 2026-05-31",
+        "ssmd data inventory --date 2026-05-14 -o json",
+    ),
+)
 def inventory(
     ctx: typer.Context,
     feed: FeedOption = "",
     date: DateOption = "",
     date_from: Annotated[str, typer.Option("--from", metavar="DATE", help="First date.", callback=checked_date)] = "",
     date_to: Annotated[str, typer.Option("--to", metavar="DATE", help="Last date, inclusive.", callback=checked_date)] = "",
+    by: Annotated[By | None, typer.Option("--by", help="One line a day, or a kind and connection. Default: both.")] = None,
     as_of: AsOfOption = "",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show what is stored, by date, type, kind and partition (a connection)."""
+    """Show what is stored: sizes, records, status, quality and gaps by day, and by type, kind and connection.
+
+    With -o json: an array of days (--by day), else of lines by kind.
+    """
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     name = feed_of(environment, feed)
-    lines = ask(
-        invocation,
-        environment,
-        lambda views: queries.inventory(views, name, date or date_from, date or date_to),
-        "inventory",
-        as_of=as_of,
-    )
+    first, last = date or date_from, date or date_to
+
+    async def asked(views: Views) -> tuple[list[DayInventory], list[InventoryLine]]:
+        wants_days = by is By.DAY or (by is None and output is not Format.JSON)
+        days = await queries.days_inventory(views, name, first, last) if wants_days else []
+        return days, [] if by is By.DAY else await queries.inventory(views, name, first, last)
+
+    days, lines = ask(invocation, environment, asked, "inventory", "quality", "gaps", as_of=as_of)
     if output is Format.JSON:
-        print_json(lines)
+        print_json(days if by is By.DAY else lines)
         return
+    empty = f"nothing of {name} is stored{f' for {date}' if date else ''}"
+    if by is not By.KIND:
+        _print_days(invocation, days, empty)
+    if by is not By.DAY and (lines or by is By.KIND):
+        _print_kinds(invocation, lines, empty)
+
+
+def _print_days(invocation: Invocation, days: Sequence[DayInventory], empty: str) -> None:
+    print_table(
+        invocation,
+        ["date", "status", ">raw lines", ">records", ">segments", ">bytes", ">quality", "gaps"],
+        [
+            (
+                day.date,
+                f"{day.status}, held by {', '.join(day.holds)}" if day.holds else day.status,
+                thousands(day.lines),
+                thousands(day.records),
+                thousands(day.segments),
+                thousands(day.size_bytes),
+                "not assessed"
+                if day.quality_ppm is None
+                else f"{day.quality_ppm // 10_000}.{day.quality_ppm // 100 % 100:02} %",
+                f"{day.gaps}, {day.open_gaps} of them open" if day.open_gaps else str(day.gaps),
+            )
+            for day in days
+        ],
+        empty=empty,
+    )
+
+
+def _print_kinds(invocation: Invocation, lines: Sequence[InventoryLine], empty: str) -> None:
     print_table(
         invocation,
         ["date", "type", "kind", "partition", "status", ">segments", ">records", ">bytes", "first received", "last received"],
@@ -104,7 +167,7 @@ def inventory(
             (
                 line.date,
                 line.type,
-                line.kind,
+                line.kind or "nothing sealed yet",
                 line.partition,
                 line.status,
                 thousands(line.segments),
@@ -115,7 +178,7 @@ def inventory(
             )
             for line in lines
         ],
-        empty=f"nothing of {name} is stored{f' for {date}' if date else ''}",
+        empty=empty,
     )
 
 
@@ -140,15 +203,15 @@ def gaps(
         return
     print_table(
         invocation,
-        ["from", "to", ">length", "connection", "channel", "tickers", "cause", "evidence"],
+        ["from", "to", ">length", "connection", "tickers", "repaired", "cause", "evidence"],
         [
             (
                 time_of(line.start_ns),
                 "open" if line.end_ns is None else time_of(line.end_ns),
                 "" if line.end_ns is None else duration_of(line.end_ns - line.start_ns),
                 line.connection,
-                line.channel or "all",
-                _tickers(line.tickers),
+                scope_of(line),
+                _repaired(line),
                 line.cause,
                 line.evidence,
             )
@@ -158,10 +221,24 @@ def gaps(
     )
 
 
-def _tickers(tickers: tuple[str, ...]) -> str:
-    if not tickers:
-        return "all"
-    return ", ".join(tickers) if len(tickers) <= 3 else f"{', '.join(tickers[:2])} and {len(tickers) - 2} more"
+def scope_of(line: GapLine) -> str:
+    """Whom a hole concerned, in words."""
+    named = [ticker for ticker in line.tickers if ticker != WHOLE_CHANNEL]
+    if not named:
+        return f"all tickers of channel {line.channel}" if line.channel else "all tickers of the session"
+    shown = ", ".join(named) if len(named) <= 3 else f"{', '.join(named[:2])} and {len(named) - 2} more"
+    if len(named) < len(line.tickers):
+        where = f"channel {line.channel}" if line.channel else "the channels without a ticker filter"
+        return f"{shown}, and all tickers of {where}"
+    return f"{shown}, on channel {line.channel}" if line.channel else shown
+
+
+def _repaired(line: GapLine) -> str:
+    if not line.repairs:
+        return "no"
+    records = sum(repair.records for repair in line.repairs)
+    sources = ", ".join(sorted({repair.source for repair in line.repairs}))
+    return f"{thousands(records)} records from {sources}"
 
 
 @app.command("connections", epilog=examples("ssmd data connections --feed kalshi"))
@@ -199,5 +276,15 @@ def connections(ctx: typer.Context, feed: FeedOption = "", as_of: AsOfOption = "
     )
 
 
-for _module in (data_backfill, data_quality, data_verify, data_replay, data_book, data_export, data_renormalize):
+for _module in (
+    data_backfill,
+    data_prune,
+    data_quality,
+    data_verify,
+    data_replay,
+    data_book,
+    data_export,
+    data_renormalize,
+):
     app.registered_commands.extend(_module.app.registered_commands)
+app.add_typer(data_prune.hold_app, name="hold")

@@ -105,7 +105,8 @@ def _evolve(row: PartitionQuality, event: msgspec.Struct, ts_ns: int) -> Partiti
             damaged = {name: problem for name, problem in row.damaged.items() if name != key}
             return replace(row, damaged=damaged, repaired=row.repaired + 1)
         case archive.Pruned(keys=keys):
-            return replace(row, pruned=row.pruned + len(keys))
+            damaged = {name: problem for name, problem in row.damaged.items() if name not in keys}
+            return replace(row, damaged=damaged, pruned=row.pruned + len(keys))
         case archive.Renormalized(mapper=mapper):
             return replace(row, mapper=mapper)
         case archive.StreamRegressed() | archive.StreamTruncated():
@@ -147,4 +148,4 @@ def _spans(start_ns: int, end_ns: int) -> list[tuple[str, int]]:
     return spans
 
 
-QUALITY: Final = Projection(NAME, 1, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)
+QUALITY: Final = Projection(NAME, 2, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)

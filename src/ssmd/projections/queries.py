@@ -70,6 +70,32 @@ class InventoryLine(msgspec.Struct, frozen=True):
     holds: dict[str, str] = {}
 
 
+class DayInventory(msgspec.Struct, frozen=True):
+    """What there is of one date, of all connections and kinds.
+
+    Attributes:
+        status: pruned = all of it; damaged = an object is, and was not repaired; open = of any partition; else complete.
+        lines: of the raw archive; records: normalized ones.
+        quality_ppm: the worst connection's score in millionths, None = never assessed.
+        gaps: known holes that touch the date; open_gaps: those of them that have not ended.
+    """
+
+    feed: str
+    date: str
+    status: str
+    lines: int
+    records: int
+    segments: int
+    size_bytes: int
+    quality_ppm: int | None
+    gaps: int
+    open_gaps: int
+    damaged: int
+    pruned_segments: int
+    pruned_bytes: int
+    holds: tuple[str, ...]
+
+
 class GapLine(msgspec.Struct, frozen=True):
     """One hole, as `projections.gaps.GapRow` has it.
 
@@ -237,6 +263,50 @@ async def inventory(views: Views, feed: str, date_from: str = "", date_to: str =
             holdings = partition.kinds or {"": Holding()}
             lines += [_inventory_line(partition, kind, holding) for kind, holding in holdings.items()]
     return lines
+
+
+async def days_inventory(views: Views, feed: str, date_from: str = "", date_to: str = "") -> list[DayInventory]:
+    """What is stored, date by date. Needs the views inventory, quality and gaps.
+
+    Args:
+        date_from, date_to: both inclusive; "" = unbounded.
+    """
+    by_date: dict[str, list[InventoryLine]] = {}
+    for line in await inventory(views, feed, date_from, date_to):
+        by_date.setdefault(line.date, []).append(line)
+    gaps_rows = await views.read(gaps_view.NAME, prefixes=gaps_view.all_gaps_prefixes(feed))
+    holes = [decode_row(value, GapRow) for value in gaps_rows.rows.values()]
+    found = []
+    for date, lines in sorted(by_date.items()):
+        partitions, _ = await quality(views, feed, date)
+        found.append(_day_inventory(feed, date, lines, partitions, [hole for hole in holes if hole.touches(date)]))
+    return found
+
+
+def _day_inventory(
+    feed: str, date: str, lines: list[InventoryLine], partitions: list[PartitionQuality], holes: list[GapRow]
+) -> DayInventory:
+    scores = [one.score_ppm for one in partitions if one.score_ppm is not None]
+    damaged = sum(len(one.damaged) for one in partitions)
+    statuses = {line.status for line in lines}
+    status = "damaged" if damaged else "pruned" if statuses == {"pruned"} else "open" if "open" in statuses else "complete"
+    pruned = {(line.type, line.partition): (line.pruned_segments, line.pruned_bytes) for line in lines}
+    return DayInventory(
+        feed=feed,
+        date=date,
+        status=status,
+        lines=sum(line.records for line in lines if line.type == "raw"),
+        records=sum(line.records for line in lines if line.type != "raw"),
+        segments=sum(line.segments for line in lines),
+        size_bytes=sum(line.size_bytes for line in lines),
+        quality_ppm=min(scores, default=None),
+        gaps=len(holes),
+        open_gaps=sum(hole.is_open for hole in holes),
+        damaged=damaged,
+        pruned_segments=sum(segments for segments, _ in pruned.values()),
+        pruned_bytes=sum(size_bytes for _, size_bytes in pruned.values()),
+        holds=tuple(sorted({name for line in lines for name in line.holds})),
+    )
 
 
 def _inventory_line(partition: Partition, kind: str, holding: Holding) -> InventoryLine:

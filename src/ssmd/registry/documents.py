@@ -300,7 +300,11 @@ class Limits(Document, frozen=True, kw_only=True):
 
 
 class EnvironmentDocument(Document, frozen=True, kw_only=True):
-    """exchanges/environments/{name}.yaml"""
+    """exchanges/environments/{name}.yaml
+
+    `replicate`: a second place that something else copies the archive to, keys and all; nothing is pruned that is not whole
+    there, and repairs may come from there.
+    """
 
     keys: dict[str, KeyDefinition] = {}
     name: Name
@@ -313,6 +317,7 @@ class EnvironmentDocument(Document, frozen=True, kw_only=True):
     transport: Transport = Transport()
     journal: JournalSettings = JournalSettings()
     storage: Storage = Storage()
+    replicate: Storage | None = None
     cache: CacheSettings = CacheSettings()
     tape: TapeSettings = TapeSettings()
     archive: ArchiveSettings = ArchiveSettings()

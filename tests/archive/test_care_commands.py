@@ -1,0 +1,173 @@
+"""`ssmd data quality|verify --repair|prune|hold|inventory|gaps` on a stopped environment, by their exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ssmd.archive.storage_local import LocalStorage
+from ssmd.cli.app import main
+from ssmd.streams.journal_sqlite import SqliteJournal
+
+ROOT = Path(__file__).parents[2]
+ENV, DATE = "kalshi-dev", "2026-05-14"
+
+
+class Called(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def world(tmp_path: Path, make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A workspace with one archived day; it is the current directory."""
+    root = tmp_path / "workspace"
+    shutil.copytree(ROOT / "exchanges", root / "exchanges")
+    document = root / "exchanges" / "environments" / f"{ENV}.yaml"
+    document.write_text(document.read_text() + "journal:\n  backend: sqlite\nreplicate:\n  path: replica\n")
+    directory = root / ".ssmd" / ENV
+    directory.mkdir(parents=True)
+    for name in ("SSMD_WORKSPACE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSMD_ENV", ENV)
+    monkeypatch.chdir(root)
+
+    async def make() -> Any:
+        journal = await SqliteJournal.open(directory / "journal.sqlite", ENV)
+        made = make_world(LocalStorage(directory / "archive"), env=ENV, journal=journal)
+        for _ in range(2):
+            await made.session(count=60)
+        await made.complete()
+        await journal.close()
+        shutil.copytree(directory / "archive", directory / "replica")
+        return made
+
+    return asyncio.run(make())
+
+
+@pytest.fixture
+def ssmd(world: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Called]:
+    def call(*arguments: str) -> Called:
+        capfdbinary.readouterr()
+        status = main(arguments)
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return Called(status, out.decode(), err.decode())
+
+    return call
+
+
+Ssmd = Callable[..., Called]
+
+
+def test_quality_is_told_printed_and_kept(ssmd: Ssmd, tmp_path: Path) -> None:
+    page = tmp_path / "q.html"
+    called = ssmd("data", "quality", "--date", DATE, "--html", str(page), "--no-reconcile")
+    assert called.status == 0, called.err
+    assert "formula" in called.out
+    assert "score = (60 coverage + 15 sequence" in called.out
+    assert "trade reconciliation" in called.out
+    assert "not run: it was not asked for" in called.out
+    assert page.read_text().startswith("<!doctype html>")
+    report = ssmd("data", "quality", "--date", DATE, "--no-reconcile", "-o", "json").json
+    assert {one["name"] for one in report["measures"]} >= {"verified", "sequence proof", "drift", "duplicates", "out of order"}
+    day = ssmd("data", "inventory", "--by", "day", "-o", "json").json
+    assert [(one["date"], one["quality_ppm"]) for one in day] == [(DATE, report["score_ppm"])]
+    journaled = ssmd("journal", "show", "-o", "json").out
+    assert journaled.count('"type":"archive.quality-assessed.v1","aggregate"') == 1
+    called = ssmd("data", "quality", "--date", "2020-01-01")
+    assert (called.status, "nothing of kalshi is archived" in called.err) == (1, True)
+    called = ssmd("data", "quality", "--date", DATE, "--html", "/no/such/place.html", "--no-reconcile")
+    assert (called.status, "cannot write" in called.err) == (2, True)
+
+
+def test_a_venue_that_is_off_is_not_run_and_no_error(ssmd: Ssmd) -> None:
+    report = ssmd("data", "quality", "--date", DATE, "-o", "json")
+    assert report.status == 0
+    assert not report.json["reconciliation"]["is_run"]
+    assert report.json["reconciliation"]["why_not"].startswith("the venue could not be asked:")
+
+
+def test_repair_by_dry_run_and_in_earnest(ssmd: Ssmd, world: Any) -> None:
+    root = world.storage._root
+    segment = next((root / "raw").rglob("*.jsonl.zst"))
+    sound = segment.read_bytes()
+    segment.write_bytes(sound[:-3])
+    key = str(segment.relative_to(root))
+    dry = ssmd("data", "verify", "--repair", "--dry-run", "-o", "json")
+    assert dry.status == 1
+    assert [(one["key"], one["source"], one["fit"]) for one in dry.json["repairs"]] == [(key, "replica", "same object")]
+    assert segment.read_bytes() == sound[:-3]
+    done = ssmd("data", "verify", "--repair")
+    assert done.status == 0, done.out
+    assert "all is as sealed" in done.out
+    assert segment.read_bytes() == sound
+    history = ssmd("day", "history", "--date", DATE).out
+    assert f"damaged: {key}: truncated" in history
+    assert f"repaired: {key} from replica" in history
+    assert "verified: " in history
+    (root.parent / "replica" / key).unlink()
+    segment.unlink()
+    nothing = ssmd("data", "verify", "--repair")
+    assert nothing.status == 1
+    assert "nothing left to repair from" in nothing.out
+    assert "there is no tape of main" in nothing.out
+    (repair,) = ssmd("data", "verify", "--repair", "-o", "json").json["repairs"]
+    assert sorted(repair["tried"]) == ["raw", "replica", "stream", "tape"]
+    called = ssmd("data", "verify", "--dry-run")
+    assert (called.status, "goes with --repair" in called.err) == (2, True)
+
+
+def test_prune_and_holds(ssmd: Ssmd, world: Any) -> None:
+    root = world.storage._root
+    segments = sorted(path for path in root.rglob("*.zst"))
+    held = ssmd("data", "hold", "add", "audit", "--from", DATE, "--reason", "asked for", "-o", "json")
+    assert (held.status, {one["name"] for one in held.json}) == (0, {"audit"})
+    assert ssmd("data", "hold", "list").out.count("asked for") == 2
+    kept = ssmd("data", "prune", "--older-than", "1d")
+    assert (kept.status, kept.out.count('kept: hold "audit": asked for')) == (0, 2)
+    assert ssmd("data", "hold", "remove", "audit").status == 0
+    assert ssmd("data", "hold", "remove", "audit").status == 1
+    dry = ssmd("data", "prune", "--older-than", "1d", "--dry-run", "-o", "json").json
+    assert (dry["is_dry_run"], dry["deleted"]) == (True, len(segments))
+    assert sorted(root.rglob("*.zst")) == segments
+    done = ssmd("data", "prune", "--older-than", "1d")
+    assert (done.status, f"pruned: {len(segments)} segments" in done.err) == (0, True)
+    assert list(root.rglob("*.zst")) == []
+    assert ssmd("data", "verify").status == 0
+    (day,) = ssmd("data", "inventory", "--by", "day", "-o", "json").json
+    assert (day["status"], day["pruned_segments"], day["size_bytes"]) == ("pruned", len(segments), 0)
+    for arguments, said in (
+        (("data", "prune"), "keeps everything for ever"),
+        (("data", "prune", "--older-than", "90"), "is no age"),
+        (("data", "hold", "add", "x", "--from", DATE, "--to", "2020-01-01", "--reason", "y"), "is before --from"),
+    ):
+        called = ssmd(*arguments)
+        assert (called.status, said in called.err) == (2, True), called
+
+
+def test_inventory_by_day_and_by_kind(ssmd: Ssmd) -> None:
+    called = ssmd("data", "inventory", "--feed", "kalshi")
+    head, *_ = called.out.splitlines()
+    assert head.split() == ["DATE", "STATUS", "RAW", "LINES", "RECORDS", "SEGMENTS", "BYTES", "QUALITY", "GAPS"]
+    assert "PARTITION" in called.out
+    assert "PARTITION" not in ssmd("data", "inventory", "--by", "day").out
+    lines = ssmd("data", "inventory", "-o", "json").json
+    assert lines == ssmd("data", "inventory", "--by", "kind", "-o", "json").json
+    (day,) = ssmd("data", "inventory", "--by", "day", "--from", DATE, "--to", DATE, "-o", "json").json
+    assert day["size_bytes"] == sum(line["size_bytes"] for line in lines)
+    assert day["lines"] == sum(line["records"] for line in lines if line["type"] == "raw")
+    assert (day["status"], day["quality_ppm"], day["gaps"]) == ("complete", None, 0)
+    assert ssmd("data", "inventory", "--by", "day", "--from", "2026-05-15", "-o", "json").json == []
