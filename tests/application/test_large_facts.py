@@ -23,6 +23,12 @@ SUBSCRIBED = capture.Subscribed(7, 2, 0, NOON, 1, "trade", TICKERS)
 CLOSED = capture.GapClosed(7, 3, 0, NOON + 5, "g", NOON, NOON + 5, TICKERS)
 
 
+async def only_gap(journal: NatsJournal) -> GapRow:
+    store = await fold_in_memory(journal, [GAPS])
+    (value,) = (await store.read(GAPS.name, prefixes=["day/", "span/"])).rows.values()
+    return decode_row(value, GapRow)
+
+
 async def test_sixty_thousand_tickers_go_through_the_journal_into_one_gap(journal_url: str, fresh_env: str) -> None:
     journal = await NatsJournal.open(journal_url, fresh_env, ensure=True)
     try:
@@ -34,9 +40,11 @@ async def test_sixty_thousand_tickers_go_through_the_journal_into_one_gap(journa
             assert tuple(ticker for event in recorded.events for ticker in event.tickers) == TICKERS  # type: ignore[attr-defined]
             again = await application.handle(capture.DECIDER, ("kalshi", "main"), command, actor="t")
             assert again.events == ()
-        store = await fold_in_memory(journal, [GAPS])
-        (value,) = (await store.read(GAPS.name, prefixes=["day/", "span/"])).rows.values()
-        gap = decode_row(value, GapRow)
+            if fact is OPENED:
+                gap = await only_gap(journal)
+                assert gap.tickers == dict.fromkeys(TICKERS, 0)
+                assert (gap.is_open, gap.opened_position) == (True, 1)
+        gap = await only_gap(journal)
         assert gap.tickers == dict.fromkeys(TICKERS, NOON + 5)
         assert (gap.end_ns, gap.is_open, gap.is_whole, gap.opened_position) == (NOON + 5, False, False, 1)
     finally:
