@@ -11,6 +11,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.trading_day import Totals
 from ssmd.errors import Rejected, Unavailable
 from ssmd.identifiers import system_random
+from ssmd.projections import queries
 from ssmd.projections.views import Views, fold_views
 from ssmd.streams.journal import RecordedEvent
 from ssmd.streams.journal_memory import MemoryJournal
@@ -213,3 +214,16 @@ def test_today_is_that_of_the_zone() -> None:
     clock = ManualClock(1_778_725_800_000_000_000)  # 2026-05-14T02:30:00Z
     assert today_in("UTC", clock) == "2026-05-14"
     assert today_in("America/New_York", clock) == "2026-05-13"
+
+
+async def test_what_is_sealed_of_an_ended_day_is_complete_until_more_comes(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    await day.seal("raw", 12, 1)
+    await end_day(day.procedure, DATE)
+
+    async def statuses() -> set[str]:
+        return {line.status for line in await queries.inventory(await day.procedure.views(), "kalshi", DATE, DATE)}
+
+    assert await statuses() == {"complete"}
+    await day.seal("raw", 5, 2)
+    assert await statuses() == {"open"}

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ssmd.application.handler import Application
 from ssmd.clock import Clock, date_of
-from ssmd.domain import trading_day
+from ssmd.domain import archive, trading_day
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.trading_day import ActivateDay, CompleteDay, DayCommand, EndDay, FailDay, Phase, RecordStep, StartDay, Totals
 from ssmd.errors import SsmdError, Unavailable
@@ -144,6 +144,8 @@ async def end_day(procedure: DayProcedure, date: str, reason: str = "") -> tradi
     async with _Attempt(procedure, date):
         # The order matters: each holds what the one before it has handed on.
         for kinds, done in FLUSHES:
+            if kinds == PROJECTORS:
+                await _complete_partitions(procedure, date)
             for name in procedure.components:
                 if name.component in kinds:
                     await _flush(procedure, date, name, done)
@@ -151,6 +153,19 @@ async def end_day(procedure: DayProcedure, date: str, reason: str = "") -> tradi
     state = await _decide(procedure, date, CompleteDay(totals))
     procedure.say(f"trading day {date} is complete")
     return state
+
+
+async def _complete_partitions(procedure: DayProcedure, date: str) -> None:
+    """Call what is sealed of the date complete. A capture that goes on opens its partition again with its next seal."""
+    for line in await queries.inventory(await procedure.views(), procedure.feed, date, date):
+        if line.status == "open" and line.segments:
+            await procedure.application.handle(
+                archive.DECIDER,
+                (procedure.feed, date, line.type, line.partition),
+                archive.CompletePartition("day-end"),
+                actor=procedure.actor,
+                correlation_id=procedure.correlation_id,
+            )
 
 
 async def _flush(procedure: DayProcedure, date: str, name: ComponentName, done: str) -> None:
