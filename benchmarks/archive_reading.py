@@ -1,6 +1,6 @@
 """Reading the archive beside the least that could do it, in CPU seconds; ratios first.
 
-    python benchmarks/archive_reading.py [RECORDS] [ROUNDS] [--json FILE]
+    python benchmarks/archive_reading.py [RECORDS] [ROUNDS] [--changes N] [--json FILE]
 
 A day of Kalshi-like raw lines and book changes in memory storage. Rounds alternate, the best of each counts.
 
@@ -9,8 +9,9 @@ raw replay   lines/s of `Replayer.raw` as fast as possible, to a file; baseline 
 records      records/s decoded to columns (`record_columns`); baseline = pycapnp reading every field of a record
 objects      records/s as `Record` objects in order (`reading.records`); the same baseline
 export       records/s to Parquet; baseline = decode to objects alone
-ticker       seconds for one ticker of 64 out of the whole day, and for its book at the end
-RSS          peak of the process, with the day itself held in memory
+book         `book_at` on a day of 10 million book changes of 64 tickers (--changes), in a directory, by its sidecars: wall
+             milliseconds of 20 instants spread over the day, in a process of its own; also without the sidecars, once
+RSS          peak of the process, with the day itself held in memory; of the book's process, and of who made its sidecars
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import json
 import os
 import platform
 import resource
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,13 +30,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _table
 import msgspec
 import zstandard
 
 from ssmd.archive.keys import SegmentName, Shelf
 from ssmd.archive.reading import Wanted, record_contents, records
+from ssmd.archive.reindexing import reindex
 from ssmd.archive.segment import SegmentWriter
 from ssmd.archive.shelf_manifest import raw_shelf, record_shelf
+from ssmd.archive.storage import Storage
+from ssmd.archive.storage_local import LocalStorage
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import SystemClock, date_of
 from ssmd.schemas.blocks import Entry, EntryKind
@@ -61,7 +68,7 @@ def ticker(at: int) -> str:
 def delta(at: int) -> BookDelta:
     ts = SESSION + at * 8_000
     return BookDelta(
-        FEED, ticker(at * 7919), ts, ts, SESSION, at + 1, 0, 1, at + 1, -4, -2, at * 6151 % 9999, at * 3571 % 500_000,
+        FEED, ticker(at * 7919), ts, ts, SESSION, at + 1, 0, 1, at + 1, -4, -2, 100 + at * 6151 % 99 * 100, at * 3571 % 500_000,
         Side.BID, SizeMeaning.CHANGE,
     )  # fmt: skip
 
@@ -77,12 +84,13 @@ def line(at: int) -> bytes:
 class Day:
     """Raw lines and book changes of one day, and their manifests."""
 
-    def __init__(self, directory: Path) -> None:
-        self.storage = MemoryStorage()
+    def __init__(self, directory: Path, storage: Storage | None = None) -> None:
+        self.storage = storage or MemoryStorage()
         self._path = directory / "spool"
 
-    async def fill(self, count: int) -> None:
-        await self._shelf(raw_shelf(ENV, FEED, DATE), "raw", count, self._raw())
+    async def fill(self, count: int, *, is_big: bool = False) -> None:
+        if not is_big:
+            await self._shelf(raw_shelf(ENV, FEED, DATE), "raw", count, self._raw())
         await self._shelf(record_shelf(ENV, FEED, DATE, "book", 1), "book", count, self._book)
         shots = [
             BookSnapshot(
@@ -147,7 +155,7 @@ def run(work: Any) -> Any:
 
 def zstdcat(day: Day, kind: str, target: Path) -> None:
     with target.open("wb") as out:
-        for key, data in sorted(day.storage._objects.items()):  # noqa: SLF001 - the stored bytes alone
+        for key, data in sorted(day.storage._objects.items()):  # type: ignore[attr-defined]  # noqa: SLF001 - bytes alone
             if key.startswith(kind) and key.endswith(".zst"):
                 with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
                     while piece := reader.read(1 << 20):
@@ -193,8 +201,88 @@ def pycapnp_fields(data: list[bytes]) -> None:
             )  # fmt: skip
 
 
+async def make_big_day(directory: Path, changes: int) -> None:
+    """Child: a day of book changes in a directory, its manifests, no sidecars."""
+    day = Day(directory, LocalStorage(directory / "archive"))
+    await day.fill(changes, is_big=True)
+
+
+async def make_sidecars(directory: Path) -> None:
+    """Child."""
+    await reindex(LocalStorage(directory / "archive"), WANTED)
+
+
+async def ask_big_day(directory: Path, changes: int, instants: int) -> list[float]:
+    """Child: milliseconds of each book asked for."""
+    storage = LocalStorage(directory / "archive")
+    took = []
+    for number in range(instants):
+        at_ns = SESSION + changes * 8_000 * (number + 1) // instants
+        start = time.perf_counter()
+        found = await book_at(storage, WANTED._replace(kinds=()), ticker(number * 5), at_ns)
+        took.append((time.perf_counter() - start) * 1e3)
+        if not found.deltas:
+            raise SystemExit("no change was found")
+    return took
+
+
+def child(*arguments: object) -> dict[str, Any]:
+    argv = [sys.executable, __file__, "--child", *map(str, arguments)]
+    found: dict[str, Any] = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=1800).stdout)
+    return found
+
+
+def run_child(kind: str, directory: str, changes: str = "0", instants: str = "0") -> None:
+    place = Path(directory)
+    took: list[float] = []
+    if kind == "fill":
+        run(make_big_day(place, int(changes)))
+    elif kind == "index":
+        run(make_sidecars(place))
+    else:
+        took = run(ask_big_day(place, int(changes), int(instants)))
+    print(json.dumps({"ms": took, "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def big_book(directory: Path, changes: int) -> dict[str, float]:
+    place = directory / "big"
+    place.mkdir()
+    child("fill", place, changes)
+    without = child("ask", place, changes, 1)
+    start = time.perf_counter()
+    index = child("index", place, changes)
+    index_s = time.perf_counter() - start
+    found = child("ask", place, changes, 20)
+    return {
+        "book_changes": changes,
+        "book_ms_median": statistics.median(found["ms"]),
+        "book_ms_max": max(found["ms"]),
+        "book_rss_mib": found["rss_mib"],
+        "book_without_sidecars_ms": without["ms"][0],
+        "book_without_sidecars_rss_mib": without["rss_mib"],
+        "sidecars_us_per_change": index_s / changes * 1e6,
+        "sidecars_rss_mib": index["rss_mib"],
+    }
+
+
+def show(figures: dict[str, float]) -> None:
+    """The ratios as rows, everything as a note."""
+    lines, pycapnp = figures["raw_replay_lines_per_s"], f"{figures['pycapnp_per_s']:,.0f} records/s, pycapnp"
+    raw = figures["raw_replay_ratio"]
+    _table.row(raw, "archive, raw day replayed", f"{lines:,.0f} lines/s", f"{lines / raw:,.0f} lines/s, zstdcat")
+    for key, what in (("columns", "archive, book changes as columns"), ("objects_in_order", "archive, records in order")):
+        _table.row(figures[f"{key}_over_pycapnp"], what, f"{figures[f'{key}_per_s']:,.0f} records/s", pycapnp)
+    exported, share = figures["export_per_s"], figures["export_over_decode"]
+    _table.row(
+        share, "archive, exported as Parquet", f"{exported:,.0f} records/s", f"{exported / share:,.0f} records/s, decode alone"
+    )
+    for key, value in figures.items():
+        _table.note(f"{key:<32} {value:>14,.2f}")
+
+
 def main(arguments: list[str]) -> None:
-    numbers = [int(text) for text in arguments if text.isdigit()]
+    _table.heading()
+    numbers = [int(text) for text in arguments[:2] if text.isdigit()]
     count, rounds = (*numbers, *(600_000, 3)[len(numbers) :])[:2]
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -224,12 +312,10 @@ def main(arguments: list[str]) -> None:
             "export_over_decode": decode / exported,
             "export_per_s": count / exported,
         }
-        last = SESSION + count * 8_000
-        (book,) = best(rounds, lambda: run(book_at(day.storage, WANTED._replace(kinds=()), ticker(5), last)))
-        figures |= {"book_at_s": book, "book_at_s_per_10M_deltas": book / count * 10_000_000}
+        changes = int(arguments[arguments.index("--changes") + 1]) if "--changes" in arguments else 10_000_000
+        figures |= big_book(directory, changes)
     figures["rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for key, value in figures.items():
-        print(f"{key:<32} {value:>14,.2f}")
+    show(figures)
     if "--json" in arguments:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()}
         document = {"records": count, "rounds": rounds, "machine": machine, "figures": figures}
@@ -237,4 +323,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--child"]:
+        run_child(*sys.argv[2:])
+    else:
+        main(sys.argv[1:])

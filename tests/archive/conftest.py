@@ -154,7 +154,11 @@ class ArchiveWorld:
         first, self._seq[type_] = self._seq[type_] + 1, self._seq[type_] + 10
         sealed = []
         for kind, pieces in sorted(files.items()):
-            shelf: Shelf = raw_shelf(self.env, FEED, date) if type_ == "raw" else record_shelf(self.env, FEED, date, kind, 1)
+            shelf: Shelf = (
+                raw_shelf(self.env, FEED, date)
+                if type_ == "raw"
+                else record_shelf(self.env, FEED, date, kind, KalshiMapper.version)
+            )
             name = SegmentName(shelf, connection, INCARNATION, first, self._seq[type_])
             writer = SegmentWriter(self._spool / f"{type_}-{kind}", 3)
             for piece in pieces:

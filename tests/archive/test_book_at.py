@@ -10,11 +10,12 @@ from ssmd.archive.reading import Wanted
 from ssmd.domain.capture import GapOpened
 from ssmd.errors import Rejected
 from ssmd.exchanges.book import Book
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.decimals import render
 from ssmd.schemas.records import BookDelta, BookSnapshot
 from ssmd.transforms.book_at import book_at
 
-WANTED = Wanted("test", "kalshi", "2026-05-14", 1)
+WANTED = Wanted("test", "kalshi", "2026-05-14", KalshiMapper.version)
 TICKER = "A-1"
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ssmd.archive.reading import Wanted, Window
 from ssmd.errors import Malformed
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.codecs import decode_records, encode_record
 from ssmd.schemas.record_columns import NO_COLUMNS, book_columns, columns_of
 from ssmd.schemas.record_text import COLUMNS, fields_of, to_lines
@@ -25,7 +26,7 @@ from ssmd.schemas.records import KIND_OF, BookDelta, MarketStatus, Quote, Record
 from ssmd.transforms.export import FORMATS, Request, export
 from ssmd.transforms.tables import batch_of, schema_of, table_of
 
-WANTED = Wanted("test", "kalshi", "2026-05-14", 1)
+WANTED = Wanted("test", "kalshi", "2026-05-14", KalshiMapper.version)
 
 
 def by_time(record: Record) -> tuple[int, ...]:

@@ -23,12 +23,13 @@ from ssmd.archive.reading import (
 from ssmd.archive.shelf_manifest import KINDS, ArchivedSegment, raw_shelf, read_manifest, record_shelf
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.errors import Malformed, Rejected
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.codecs import decode_records, encode_record, find_records, whole_messages
 from ssmd.schemas.raw_line import RawLine, read_lines
 from ssmd.schemas.records import KIND_OF, BookDelta, Record, Side, SizeMeaning
 
 ENV, FEED, DATE = "test", "kalshi", "2026-05-14"
-WANTED = Wanted(ENV, FEED, DATE, 1)
+WANTED = Wanted(ENV, FEED, DATE, KalshiMapper.version)
 
 
 def by_time(record: Record) -> tuple[int, ...]:
@@ -143,7 +144,7 @@ async def test_objects_without_a_manifest_are_not_nothing(world: Any) -> None:
 @pytest.mark.parametrize("damage", ["absent", "cut", "cut at a frame", "flipped", "longer", "another"])
 async def test_what_is_not_as_sealed_is_named(world: Any, damage: str) -> None:
     storage: MemoryStorage = world.storage
-    shelf = record_shelf(ENV, FEED, DATE, "book", 1)
+    shelf = record_shelf(ENV, FEED, DATE, "book", KalshiMapper.version)
     manifest = await read_manifest(storage, shelf)
     assert manifest is not None
     key = shelf.prefix + manifest.segments[1].name

@@ -16,7 +16,7 @@ from ssmd.schemas.blocks import Entry
 from ssmd.schemas.records import KIND_OF, BookDelta
 from ssmd.transforms.renormalize import compare
 
-WANTED = Wanted("test", "kalshi", "2026-05-14", 1)
+WANTED = Wanted("test", "kalshi", "2026-05-14", KalshiMapper.version)
 MIDNIGHT = 1_778_803_200_000_000_000
 
 

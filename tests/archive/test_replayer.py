@@ -11,6 +11,7 @@ import pytest
 from ssmd.archive.reading import Wanted, Window, raw_content
 from ssmd.archive.shelf_manifest import raw_shelf
 from ssmd.clock import ManualClock
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.raw_line import read_lines
 from ssmd.schemas.record_text import fields_of, to_lines
 from ssmd.services.replayer import Replayer, paced
@@ -72,7 +73,7 @@ async def test_lines_of_a_ticker_and_a_window(world: Any) -> None:
 
 
 async def test_records_are_lines_of_exact_decimals(world: Any) -> None:
-    wanted = Wanted(ENV, FEED, DATE, 1)
+    wanted = Wanted(ENV, FEED, DATE, KalshiMapper.version)
     order = sorted(world.records, key=lambda one: (one.ts_recv_ns, one.session, one.n, one.index))
     played = await joined(player(world, Waits()).record_lines(wanted))
     assert played == to_lines(order)

@@ -102,6 +102,14 @@ async def test_an_object_is_read_in_pieces(storage: Storage) -> None:
     assert max(map(len, pieces)) <= CHUNK_BYTES
 
 
+async def test_a_range_is_read_alone(storage: Storage) -> None:
+    await storage.put("big", bytes(range(256)) * 10)
+    assert await storage.read_range("big", 0, 4) == bytes([0, 1, 2, 3])
+    assert await storage.read_range("big", 300, 2) == bytes([44, 45])
+    assert await storage.read_range("big", 2558, 100) == bytes([254, 255])
+    assert await storage.read_range("none", 0, 4) is None
+
+
 async def test_keys_are_listed_by_prefix_in_order(storage: Storage) -> None:
     for key in ("b/2", "a/1", "b/10", "ba", "b/1/x"):
         await storage.put(key, b"")

@@ -5,6 +5,7 @@ A key is one or more names joined by "/". A name is made of letters, digits and 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -63,6 +64,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def read_range(self, key: str, start: int, size: int) -> bytes | None:
+        """Its bytes from `start` on, at most `size` (fewer where it ends); None = there is no object."""
+        ...
+
     async def stat(self, key: str) -> ObjectStat | None:
         """What is there, by reading it; None = nothing."""
         ...
@@ -88,6 +93,16 @@ def check_key(key: str) -> None:
     """
     if not _KEY.fullmatch(key) or len(key) > _KEY_BYTES_MAX or any(len(name) > _NAME_BYTES_MAX for name in key.split("/")):
         raise Rejected("bad-key", f"not the key of an object: {key!r}")
+
+
+def hash_file(path: Path) -> ObjectStat:
+    """What an object of the file's bytes would be. Blocks."""
+    state, size = hashlib.sha256(), 0
+    with path.open("rb") as source:
+        while piece := source.read(CHUNK_BYTES):
+            state.update(piece)
+            size += len(piece)
+    return ObjectStat(state.hexdigest(), size)
 
 
 def no_such_object(key: str) -> Rejected:

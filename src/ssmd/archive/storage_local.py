@@ -8,7 +8,6 @@ names are left behind by a kill only, and never listed.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import secrets
 import stat
@@ -17,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, no_such_object
+from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, hash_file, no_such_object
 from ssmd.errors import Conflict, Rejected, Unavailable
 
 _PARTIAL: Final = ".partial-"
@@ -51,6 +50,9 @@ class LocalStorage:
         with source:
             while piece := await self._run(key, lambda: source.read(CHUNK_BYTES)):
                 yield piece
+
+    async def read_range(self, key: str, start: int, size: int) -> bytes | None:
+        return await self._run(key, lambda: self._range(key, start, size))
 
     async def stat(self, key: str) -> ObjectStat | None:
         return await self._run(key, lambda: self._stat(key))
@@ -98,7 +100,7 @@ class LocalStorage:
             try:
                 os.link(partial, place)
             except FileExistsError:
-                if _hash(place) != _hash(partial):
+                if hash_file(place) != hash_file(partial):
                     raise Conflict(f"object {key!r} has other content than {source}") from None
                 _sync_directory(place.parent)  # whoever wrote it may have been killed before this
                 return "identical"
@@ -134,6 +136,14 @@ class LocalStorage:
         with source:
             return source.read()
 
+    def _range(self, key: str, start: int, size: int) -> bytes | None:
+        source = self._open(key)
+        if source is None:
+            return None
+        with source:
+            source.seek(start)
+            return source.read(size)
+
     def _open(self, key: str) -> BinaryIO | None:
         place = self._place(key)
         try:
@@ -143,7 +153,7 @@ class LocalStorage:
 
     def _stat(self, key: str) -> ObjectStat | None:
         place = self._place(key)
-        return _hash(place) if place.is_file() else None
+        return hash_file(place) if place.is_file() else None
 
     def _names(self, prefix: str) -> Iterator[str]:
         """Keys in sorted order."""
@@ -172,16 +182,6 @@ def _walk(directory: Path, prefix: str) -> Iterator[str]:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
             else:
                 yield f"{prefix}{entry.name}"
-
-
-def _hash(path: Path) -> ObjectStat:
-    state = hashlib.sha256()
-    size = 0
-    with path.open("rb") as source:
-        while piece := source.read(CHUNK_BYTES):
-            state.update(piece)
-            size += len(piece)
-    return ObjectStat(state.hexdigest(), size)
 
 
 def _sync(target: BinaryIO) -> None:

@@ -51,6 +51,10 @@ class MemoryStorage:
         for at in range(0, len(data), CHUNK_BYTES):
             yield data[at : at + CHUNK_BYTES]
 
+    async def read_range(self, key: str, start: int, size: int) -> bytes | None:
+        data = self._held(key).get(key)
+        return None if data is None else data[start : start + size]
+
     async def stat(self, key: str) -> ObjectStat | None:
         data = self._held(key).get(key)
         return None if data is None else ObjectStat(hashlib.sha256(data).hexdigest(), len(data))

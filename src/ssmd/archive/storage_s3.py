@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
-from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, no_such_object
+from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, hash_file, no_such_object
 from ssmd.errors import Conflict, Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
 
@@ -89,7 +89,7 @@ class S3Storage:
         check_key(key)
         if await self._create(key, path):
             return "created"
-        there, ours = await self.stat(key), await asyncio.to_thread(_hash_file, path)
+        there, ours = await self.stat(key), await asyncio.to_thread(hash_file, path)
         if there == ours:
             return "identical"
         found = "nothing" if there is None else f"{there.size_bytes} bytes of sha256 {there.sha256}"
@@ -114,6 +114,13 @@ class S3Storage:
         async for piece in self._pieces(key, body):
             yield piece
 
+    async def read_range(self, key: str, start: int, size: int) -> bytes | None:
+        check_key(key)
+        try:
+            return await self._call(key, partial(_get_whole, {**self._at(key), "Range": f"bytes={start}-{start + size - 1}"}))
+        except _Absent:
+            return None
+
     async def stat(self, key: str) -> ObjectStat | None:
         check_key(key)
         body = await self._first_piece(key)
@@ -130,7 +137,8 @@ class S3Storage:
         keys: list[str] = []
         token: dict[str, str] = {}
         while True:
-            page = await self._call(prefix, partial(self._list_page, prefix, token))
+            asked = {"Bucket": self._access.bucket, "Prefix": self._access.prefix + prefix, **token}
+            page = await self._call(prefix, partial(_list_page, asked))
             keys += [found["Key"].removeprefix(self._access.prefix) for found in page.get("Contents", ())]
             if not page.get("IsTruncated"):
                 break
@@ -253,12 +261,6 @@ class S3Storage:
             except (_AlreadyThere, _Absent) as error:
                 raise Conflict(f"object {key!r} was replaced while it was read") from error
 
-    def _list_page(self, prefix: str, token: dict[str, str], client: Any) -> Awaitable[dict[str, Any]]:
-        found: Awaitable[dict[str, Any]] = client.list_objects_v2(
-            Bucket=self._access.bucket, Prefix=self._access.prefix + prefix, **token
-        )
-        return found
-
     # The driver
 
     def _at(self, key: str) -> dict[str, str]:
@@ -372,6 +374,18 @@ def _client_of(access: S3Access, read_s: float) -> Any:
     )
 
 
+def _list_page(asked: dict[str, str], client: Any) -> Awaitable[dict[str, Any]]:
+    found: Awaitable[dict[str, Any]] = client.list_objects_v2(**asked)
+    return found
+
+
+async def _get_whole(part: dict[str, str], client: Any) -> bytes:
+    answer = await client.get_object(**part)
+    async with answer["Body"] as body:
+        found: bytes = await body.read()
+    return found
+
+
 def _send_part(part: dict[str, Any], data: bytes, client: Any) -> Awaitable[dict[str, Any]]:
     sent: Awaitable[dict[str, Any]] = client.upload_part(**part, Body=data)
     return sent
@@ -384,12 +398,3 @@ def _get_part(rest: dict[str, Any], client: Any) -> Awaitable[dict[str, Any]]:
 
 def _digest(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
-
-
-def _hash_file(path: Path) -> ObjectStat:
-    state, size = hashlib.sha256(), 0
-    with path.open("rb") as source:
-        while piece := source.read(CHUNK_BYTES):
-            state.update(piece)
-            size += len(piece)
-    return ObjectStat(state.hexdigest(), size)

@@ -12,6 +12,7 @@ from ssmd.cli import (
     data_backfill,
     data_book,
     data_export,
+    data_index,
     data_prune,
     data_quality,
     data_renormalize,
@@ -285,6 +286,7 @@ for _module in (
     data_book,
     data_export,
     data_renormalize,
+    data_index,
 ):
     app.registered_commands.extend(_module.app.registered_commands)
 app.add_typer(data_prune.hold_app, name="hold")

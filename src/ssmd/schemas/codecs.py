@@ -55,7 +55,9 @@ _HEADER_FIELDS: Final = tuple(Trade.__struct_fields__[:11])
 _PLAIN: Final = bytes(4) + layout.ROOT
 """One segment, and a Record laid out as here."""
 
-_TS_RECV: Final = struct.Struct("<Q")
+_OUTSIDE: Final = struct.Struct("<IIQ8xQ")
+"""How a message begins: segments but one, words, root pointer, and tsRecvNs behind tsEventNs."""
+_ROOT: Final = int.from_bytes(layout.ROOT, "little")
 _ENCODER: Final = RecordEncoder()
 
 
@@ -202,7 +204,7 @@ def find_records(data: bytes, kind: str, feed: str, tickers: Iterable[str]) -> l
 
 
 class Survey(NamedTuple):
-    """What concatenated messages hold, told without decoding them. Times are receive times of the first and last, 0 = none."""
+    """What concatenated messages hold, told without decoding them. Times are the least and greatest receive time, 0 = none."""
 
     records: int
     ts_recv_first_ns: int
@@ -220,23 +222,26 @@ def survey(data: bytes) -> Survey:
     Raises:
         Malformed: as `decode_records`, where that can be seen from the outside.
     """
-    at, end, count = 0, len(data), 0
-    first_ns = last_ns = 0
     size = _message_size(data, 0) if data else 0
     if data and size >= layout.POINTERS_AT and len(data) % size == 0 and data[:4] + data[8:16] == _PLAIN:
-        heads, times = zip(*_stride(size).iter_unpack(data), strict=True)
+        heads, stamps = zip(*_stride(size).iter_unpack(data), strict=True)
         if heads.count(heads[0]) == len(heads):  # all of one size, as numbers of one market are
-            return Survey(len(heads), times[0], times[-1])
+            return Survey(len(heads), min(stamps), max(stamps))
+    at, end = 0, len(data)
+    times: list[int] = []
+    unpack, note = _OUTSIDE.unpack_from, times.append
     while at < end:
+        if end - at >= _OUTSIDE.size:
+            more, words, root, ts_ns = unpack(data, at)
+            size = layout.FRAME.size + (words << 3)
+            if not more and root == _ROOT and at + size <= end and size >= layout.POINTERS_AT:
+                note(ts_ns)
+                at += size
+                continue
         size = _message_size(data, at)
-        if data[at : at + 4] + data[at + 8 : at + 16] == _PLAIN and size >= layout.POINTERS_AT:
-            (last_ns,) = _TS_RECV.unpack_from(data, at + 24)
-        else:
-            last_ns = _read_reference(data, at, at + size).ts_recv_ns
-        first_ns = first_ns or last_ns
-        count += 1
+        note(_read_reference(data, at, at + size).ts_recv_ns)
         at += size
-    return Survey(count, first_ns, last_ns)
+    return Survey(len(times), min(times, default=0), max(times, default=0))
 
 
 def _message_size(data: bytes, at: int) -> int:

@@ -187,21 +187,37 @@ async def load_positions(journal: Journal, feed: str, data_type: str, positions:
     return positions
 
 
-async def has_read_all(transport: Transport, intake: Intake, connections: Iterable[str], seq: int, *, is_quiet: bool) -> bool:
-    """Whether a reader at `seq` has read all that the stream holds for it.
+class StreamEnd:
+    """Tells whether a reader has read all that the stream holds for it.
 
     The stream's last message may be another feed's, and is never read then. So it is enough to have read the last one of
     each connection known, when for a while nothing of an unknown one has come either (`is_quiet`).
-
-    Raises:
-        Unavailable: the transport does not answer.
     """
-    if seq >= (await transport.state(intake.stream)).last_seq:
-        return True
-    if not is_quiet:
-        return False
-    for connection in connections:
-        last = await transport.last(intake.stream, intake.closing_subject(connection))
-        if last is not None and last.seq > seq:
+
+    def __init__(self, transport: Transport, intake: Intake) -> None:
+        self._transport = transport
+        self._intake = intake
+        self._last_seq = 0
+
+    async def is_read(self, connections: Iterable[str], seq: int, *, is_quiet: bool) -> bool:
+        """Whether a reader at `seq` has. The stream is asked only once that may be so: it answers slowly when busy.
+
+        Raises:
+            Unavailable: the transport does not answer.
+        """
+        if seq < self._last_seq and not is_quiet:
             return False
-    return True
+        self._last_seq = (await self._transport.state(self._intake.stream)).last_seq
+        if seq >= self._last_seq:
+            return True
+        if not is_quiet:
+            return False
+        for connection in connections:
+            last = await self._transport.last(self._intake.stream, self._intake.closing_subject(connection))
+            if last is not None and last.seq > seq:
+                return False
+        return True
+
+    def forget(self) -> None:
+        """The stream may be another one now."""
+        self._last_seq = 0

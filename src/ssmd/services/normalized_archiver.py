@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +33,8 @@ PARTS_BYTES_MAX: Final = 64 << 20
 
 
 _parse = lru_cache(65_536)(subjects.parse_market)
+_PART_OF: Final = {f"{number:x}": number for number in range(10_000)}
+"""A part's number by its text in a message's id."""
 
 
 class Part(NamedTuple):
@@ -41,13 +42,12 @@ class Part(NamedTuple):
 
     kind: str
     payload: bytes
-    survey: Survey
 
 
 class MarketContent(NamedTuple):
-    """A block's records: messages in order, made by version `mapper` of the mapper."""
+    """A block's records by kind, in the order of its messages, made by version `mapper` of the mapper."""
 
-    parts: Sequence[Part]
+    kinds: Mapping[str, tuple[bytes, Survey]]
     mapper: int
 
 
@@ -76,6 +76,7 @@ class MarketIntake:
         self._blocks: dict[tuple[str, Place], _Block] = {}
         self._blocks_bytes = 0
         self._made: dict[str, set[Place]] = {}
+        self._open = "", _Block(0)  # what a message's id begins with in the block that the last one went into
 
     def filters(self) -> Sequence[str]:
         return [subjects.market_filter(self._env, self._feed)]
@@ -91,31 +92,40 @@ class MarketIntake:
         self._blocks.clear()
         self._blocks_bytes = 0
         self._made.clear()
+        self._open = "", _Block(0)
 
     def archived(self, connection: str, reached: Place) -> None:
         if reached > self._reached.get(connection, NOWHERE):
             self._reached[connection] = reached
             self._made[connection] = {place for place in self._made.get(connection, ()) if place > reached}
             for key in [key for key in self._blocks if key[0] == connection and key[1] <= reached]:
-                self._blocks_bytes -= self._blocks.pop(key).size_bytes
+                self._drop(key)
 
     def refused(self, unit: Unit[MarketContent]) -> None:
         self._made.get(unit.connection, set()).discard(Place(unit.session, unit.first_n))
 
     def take(self, message: StreamMessage) -> Unit[MarketContent] | None:
         subject = _parse(message.subject)
+        kind = subject.kind
+        start, _, number = message.message_id.rpartition(".")
+        open_start, open_block = self._open
+        if start == open_start and kind != subjects.MARK and number in _PART_OF:
+            # Nearly every message: one more part of the same block.
+            self._add(open_block, _PART_OF[number], Part(kind, message.payload))
+            return None
         place = parse_message_id(message.message_id)
         block = Place(place.session, place.first_n)
         if place.part != MARK_PART:
-            if subject.kind == subjects.MARK:
+            if kind == subjects.MARK:
                 raise Malformed(f"a mark with the id of a part: {message.message_id!r}")
             if block > self._reached.get(place.connection, NOWHERE):
-                self._collect(
-                    (place.connection, block),
-                    place.part,
-                    Part(subject.kind, message.payload, survey(message.payload)),
-                    message.seq,
-                )
+                key = place.connection, block
+                found = self._blocks.get(key)
+                if found is None:
+                    found = self._blocks[key] = _Block(message.seq)
+                self._add(found, place.part, Part(kind, message.payload))
+                self._open = start, found
+                self._bound()
             return None
         mark = decode_mark(message.payload)
         if (mark.connection, mark.session, mark.first_n) != place[:3] or place.connection != subject.name:
@@ -126,22 +136,29 @@ class MarketIntake:
             return None  # a repeat
         return self._complete(mark, message)
 
-    def _collect(self, key: tuple[str, Place], number: int, part: Part, seq: int) -> None:
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._blocks[key] = _Block(seq)
+    def _add(self, block: _Block, number: int, part: Part) -> None:
         if number not in block.parts:
             block.parts[number] = part
-            block.size_bytes += len(part.payload)
-            self._blocks_bytes += len(part.payload)
+            size = len(part.payload)
+            block.size_bytes += size
+            self._blocks_bytes += size
+
+    def _bound(self) -> None:
         while self._blocks_bytes > PARTS_BYTES_MAX and len(self._blocks) > 1:
-            self._blocks_bytes -= self._blocks.pop(next(iter(self._blocks))).size_bytes
+            self._drop(next(iter(self._blocks)))
+
+    def _drop(self, key: tuple[str, Place]) -> _Block:
+        block = self._blocks.pop(key)
+        self._blocks_bytes -= block.size_bytes
+        if block is self._open[1]:
+            self._open = "", _Block(0)
+        return block
 
     def _complete(self, mark: Mark, message: StreamMessage) -> Unit[MarketContent]:
         start = Place(mark.session, mark.first_n)
-        block = self._blocks.pop((mark.connection, start), None) or _Block(message.seq)
-        self._blocks_bytes -= block.size_bytes
-        _check_whole(mark, block)
+        key = mark.connection, start
+        block = self._drop(key) if key in self._blocks else _Block(message.seq)
+        kinds = _check_whole(mark, block)
         self._made.setdefault(mark.connection, set()).add(start)
         follows = Place(mark.previous_session, mark.previous_n)
         return Unit(
@@ -157,7 +174,7 @@ class MarketIntake:
             last_seq=message.seq,
             message_id=message.message_id,
             size_bytes=block.size_bytes,
-            content=MarketContent([block.parts[number] for number in range(mark.parts)], mark.mapper),
+            content=MarketContent(kinds, mark.mapper),
         )
 
     def encoder(self, unit: Unit[MarketContent]) -> int:
@@ -167,19 +184,7 @@ class MarketIntake:
         return encoder == unit.content.mapper
 
     def pieces(self, _encoder: int, unit: Unit[MarketContent]) -> Sequence[Piece]:
-        by_kind: dict[str, list[Part]] = {}
-        for part in unit.content.parts:
-            by_kind.setdefault(part.kind, []).append(part)
-        return [
-            Piece(
-                kind,
-                b"".join([part.payload for part in parts]),
-                sum(part.survey.records for part in parts),
-                min(part.survey.ts_recv_first_ns for part in parts),
-                max(part.survey.ts_recv_last_ns for part in parts),
-            )
-            for kind, parts in by_kind.items()
-        ]
+        return [Piece(kind, payload, *found) for kind, (payload, found) in unit.content.kinds.items()]
 
     def newline(self, _encoder: int, _session: int) -> bool:
         return False
@@ -189,19 +194,29 @@ class MarketIntake:
         return SegmentName(shelf, segment.connection, incarnation, segment.first_seq, segment.last_seq).key
 
 
-def _check_whole(mark: Mark, block: _Block) -> None:
+def _check_whole(mark: Mark, block: _Block) -> dict[str, tuple[bytes, Survey]]:
+    """The block's records by kind, when they are what its mark tells."""
     where = f"mark of {mark.connection}, session {mark.session}, entries {mark.first_n}..{mark.last_n}"
     if not 0 <= mark.ts_recv_ns < 1 << 64:
         raise Malformed(f"{where} has the impossible receive time {mark.ts_recv_ns}")
     missing = [number for number in range(mark.parts) if number not in block.parts]
     if missing:
         raise Malformed(f"{where} tells {mark.parts} messages, {len(missing)} are missing (the first is {missing[0]})")
-    found: Counter[str] = Counter()
+    payloads: dict[str, list[bytes]] = {}
     for number in range(mark.parts):
-        part = block.parts[number]
-        found[part.kind] += part.survey.records
-    if found != Counter(mark.records):
-        raise Malformed(f"{where} tells records {mark.records}, found {dict(found)}")
+        kind, payload = block.parts[number]
+        payloads.setdefault(kind, []).append(payload)
+    kinds: dict[str, tuple[bytes, Survey]] = {}
+    for kind, of_kind in payloads.items():
+        joined = b"".join(of_kind)
+        try:
+            kinds[kind] = joined, survey(joined)
+        except Malformed as error:
+            raise Malformed(f"{where}: {kind} records: {error.message}", mend=error.mend) from error
+    found = {kind: told.records for kind, (_, told) in kinds.items()}
+    if found != {kind: count for kind, count in mark.records.items() if count}:
+        raise Malformed(f"{where} tells records {mark.records}, found {found}")
+    return kinds
 
 
 class NormalizedArchiver(StreamArchiver):

@@ -13,10 +13,11 @@ from typing import Any
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.continuity import Unit
-from ssmd.archive.storage import Storage
+from ssmd.archive.segment_index import INDEXED_KINDS, build, index_key
+from ssmd.archive.storage import CHUNK_BYTES, Storage
 from ssmd.clock import Clock
 from ssmd.domain import archive
-from ssmd.errors import Unavailable
+from ssmd.errors import Malformed, Unavailable
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Positions, Regressed, Sealed
@@ -193,6 +194,8 @@ class Sealer:
         await self._command(key, seal)
         self.positions.sealed(segment.connection, segment.date, seal)
         self._crash_point(crash_points.AFTER_SEAL)
+        for file, told in zip(finished, files, strict=True):
+            await self._index(file, told)
         del self.segments[segment.connection]
         await segment.discard()
         self.sealed += 1
@@ -214,6 +217,17 @@ class Sealer:
             facts.ts_recv_first_ns,
             facts.ts_recv_last_ns,
         )
+
+    async def _index(self, file: FinishedFile, told: archive.SegmentFile) -> None:
+        """Put the sidecar beside a sealed file: tried once, for readers do without it, and it can be made again."""
+        if file.kind not in INDEXED_KINDS:
+            return
+        try:
+            data = await asyncio.to_thread(_sidecar, file)
+            if data is not None:
+                await self._storage.put(index_key(told.key), data)
+        except (OSError, Unavailable, Malformed) as error:
+            self._log.warning("no sidecar", segment=told.key, reason=str(error))
 
     async def _complete(self, connection: str, date: str) -> None:
         await self._command((connection, date), archive.CompletePartition("day-mark"))
@@ -254,3 +268,8 @@ class Sealer:
         for leftover in self._spool.iterdir():
             if leftover.is_file():
                 leftover.unlink()
+
+
+def _sidecar(file: FinishedFile) -> bytes | None:
+    with file.path.open("rb") as source:
+        return build(file.kind, file.facts.sha256, iter(lambda: source.read(CHUNK_BYTES), b""))

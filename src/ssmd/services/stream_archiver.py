@@ -25,7 +25,7 @@ from ssmd.errors import Conflict, Malformed, Rejected, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
-from ssmd.services.archive_positions import Positions, Sealed, find_start, has_read_all, load_positions
+from ssmd.services.archive_positions import Positions, Sealed, StreamEnd, find_start, load_positions
 from ssmd.services.component import Health
 from ssmd.services.patience import Patience
 from ssmd.services.refill_wait import REFILL_WAIT_S, RefillWait
@@ -98,6 +98,7 @@ class StreamArchiver:
         )
         self._standby = Standby(instance, self._positions, is_alive, self._log)
         self._reader: StreamReader | None = None
+        self._end = StreamEnd(transport, intake)
         self._seq = 0
         self._empty_polls = 0
         self._continuity: dict[str, Continuity[Any]] = {}
@@ -258,9 +259,7 @@ class StreamArchiver:
             return False
         connections = {*self._continuity, *self._sealer.positions.connections}
         try:
-            return await has_read_all(
-                self._transport, self._intake, connections, self._seq, is_quiet=self._empty_polls >= EMPTY_POLLS
-            )
+            return await self._end.is_read(connections, self._seq, is_quiet=self._empty_polls >= EMPTY_POLLS)
         except Unavailable as error:
             self._patience.away = f"stream: {error.message}"
             return False
@@ -386,6 +385,7 @@ class StreamArchiver:
     async def _abandon(self) -> None:
         """Forget all that is not sealed; it is read again."""
         reader, self._reader = self._reader, None
+        self._end.forget()
         if reader is not None:
             await reader.close()
         await self._sealer.abandon()

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from ssmd.archive.keys import Shelf, parse_manifest, parse_segment
+from ssmd.archive.segment_index import build, segment_key_of
 from ssmd.archive.shelf_manifest import ShelfManifest, decode_manifest
 from ssmd.archive.storage import Storage
 from ssmd.domain import archive
@@ -32,6 +33,7 @@ Problem = Literal[
     "pruned-but-there",  # deleted by the journal's word, and still there
     "manifest-missing",
     "manifest-differs",
+    "sidecar-differs",
     "unreadable",  # the storage or the journal could not tell
 ]
 _UNTOLD: Final = frozenset({"unreadable"})
@@ -158,14 +160,16 @@ async def verify(
     manifests = await _check_manifests(storage, scope, sealed.files.values(), stored, findings)
     await sealed.read(journal, scope)
     known = sealed.files.keys() | sealed.replaced
-    findings += [_stranger(key, sealed) for key in stored if not key.endswith("/manifest.json") and key not in known]
+    for key in (key for key in stored if not key.endswith("/manifest.json") and key not in known):
+        finding = await _check_sidecar(storage, key, sealed) if segment_key_of(key) in known else _stranger(key, sealed)
+        findings += [finding] if finding else []
     findings += sealed.findings
     findings.sort(key=lambda finding: (finding.key, finding.problem))
     return Verification(len(sealed.files), size_bytes, manifests, sealed.position, tuple(findings))
 
 
 def _stranger(key: str, sealed: _Sealed) -> Finding:
-    if key in sealed.pruned:
+    if (segment_key_of(key) or key) in sealed.pruned:
         return Finding(key, "pruned-but-there", "the journal says that it was deleted")
     return Finding(key, "extra", "no seal names it")
 
@@ -177,7 +181,7 @@ async def _stored(storage: Storage, scope: Scope) -> list[str]:
         async for key in storage.list(prefix):
             try:
                 is_manifest = key.endswith("/manifest.json")
-                shelf = parse_manifest(key) if is_manifest else parse_segment(key).shelf
+                shelf = parse_manifest(key) if is_manifest else parse_segment(segment_key_of(key) or key).shelf
             except Malformed:
                 if not scope.date or f"/{scope.date.replace('-', '/')}/" in key:
                     found.append(key)
@@ -208,6 +212,25 @@ async def _check_object(storage: Storage, file: archive.SegmentFile, by_hash: di
     if size != file.size_bytes:
         problem = "truncated" if size < file.size_bytes else "longer"
     return Finding(file.key, problem, f"{size} bytes, {file.size_bytes} were sealed", file.sha256, found)
+
+
+async def _check_sidecar(storage: Storage, key: str, sealed: _Sealed) -> Finding | None:
+    """Whether a sidecar is the one its sealed segment gives. One that is absent is no damage: reading is slower."""
+    file = sealed.files.get(segment_key_of(key))
+    if file is None:
+        return None  # of a segment that was replaced: nobody reads either
+    found, data = await storage.get(key), await storage.get(file.key)
+    if found is None or data is None or _sha256(data) != file.sha256:
+        return None  # a damaged segment is told of itself
+    wanted = build(file.kind, file.sha256, [data])
+    if found == wanted:
+        return None
+    detail = f"not what {file.key} gives: delete it, and reading is slower; ssmd data index makes it again"
+    return Finding(key, "sidecar-differs", detail, _sha256(wanted or b""), _sha256(found))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 async def _check_manifests(

@@ -8,13 +8,15 @@ from typing import Final
 import msgspec
 
 from ssmd.archive.reading import Wanted, Window, records
+from ssmd.archive.segment_index import Group, Place
 from ssmd.archive.shelf_manifest import ArchivedGap, raw_shelf, read_manifest
 from ssmd.archive.storage import Storage
+from ssmd.archive.ticker_reading import part_records, parts
 from ssmd.clock import iso_of
 from ssmd.errors import Rejected
 from ssmd.exchanges.book import Book
 from ssmd.schemas.decimals import render
-from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, Record
+from ssmd.schemas.records import WHOLE_CHANNEL, BookDelta, BookSnapshot, Gap, Record, Side, SizeMeaning
 
 BOOK_CHANNEL: Final = "orderbook_delta"
 
@@ -28,7 +30,7 @@ class BookAt(msgspec.Struct, frozen=True):
         n_first, n_last: the tape entries they came from.
         deltas: changes applied to the snapshot.
         digest: SHA-256 of ticker and levels (`exchanges.book.Book.digest`).
-        verified: no gap concerns it, no change is missing, and it is neither crossed nor negative; else `reasons`.
+        verified: no gap concerns it, no change is missing, and it is (now) neither crossed nor negative; else `reasons`.
     """
 
     ticker: str
@@ -52,7 +54,7 @@ class BookAt(msgspec.Struct, frozen=True):
 async def book_at(storage: Storage, wanted: Wanted, ticker: str, at_ns: int, depth: int = 0) -> BookAt:
     """The book of `ticker` on the date of `wanted` when all records received up to `at_ns` are applied.
 
-    Reads the ticker's snapshots and changes of the date up to that instant.
+    With the segments' sidecars some frames around the snapshot and the instant are read; without them, all in between.
 
     Args:
         depth: levels a side, 0 = all; the digest is always of all.
@@ -62,25 +64,82 @@ async def book_at(storage: Storage, wanted: Wanted, ticker: str, at_ns: int, dep
         Malformed, Unavailable: as `reading.records`.
     """
     window = Window(0, at_ns + 1)
-    snapshots = wanted._replace(kinds=("snapshot",), tickers=frozenset({ticker}), window=window)
-    last: BookSnapshot | None = None
-    async for batch in records(storage, snapshots):
-        for record in batch:
-            if isinstance(record, BookSnapshot):
-                last = record
+    of_ticker = wanted._replace(tickers=frozenset({ticker}), window=window)
+    last = await _last_snapshot(storage, of_ticker, ticker)
     if last is None:
         raise Rejected(
             "no-book",
             f"no snapshot of the book of {ticker} was received on {wanted.date} up to {iso_of(at_ns)}",
             mend=f"ssmd data inventory --date {wanted.date}",
         )
-    book = _Fold(ticker)
-    since = snapshots._replace(kinds=("snapshot", "book", "gap"), window=Window(last.ts_recv_ns, at_ns + 1))
-    start = last.session, last.n, last.index
-    async for batch in records(storage, since):
-        book.apply([record for record in batch if (record.session, record.n, record.index) >= start])
+    since = of_ticker._replace(window=Window(last.ts_recv_ns, at_ns + 1))
+    book = await _summed(storage, since, ticker, last) or await _folded(storage, since, ticker, last)
     holes = await _open_gaps(storage, wanted, ticker, last.ts_recv_ns, at_ns)
     return book.told(at_ns, depth, holes)
+
+
+def _place(record: Record) -> Place:
+    return Place(record.ts_recv_ns, record.session, record.n, record.index, record.sid, record.seq)
+
+
+async def _last_snapshot(storage: Storage, wanted: Wanted, ticker: str) -> BookSnapshot | None:
+    """The last one in the window of `wanted`; of each segment only the frames that can hold it are read."""
+    last: BookSnapshot | None = None
+    found = await parts(storage, wanted, "snapshot", ticker)
+    for part in sorted(found, key=lambda part: part.ts_max_ns, reverse=True):
+        if last is not None and part.ts_max_ns < last.ts_recv_ns:
+            break
+        async for batch in part_records(storage, part, "snapshot", ticker):
+            for record in batch:
+                is_in = isinstance(record, BookSnapshot) and record.ts_recv_ns < wanted.window.end_ns
+                if is_in and (last is None or _place(record) > _place(last)):
+                    last = record  # type: ignore[assignment]  # is_in says that it is one
+    return last
+
+
+async def _summed(storage: Storage, since: Wanted, ticker: str, snapshot: BookSnapshot) -> _Fold | None:
+    """The book by adding up, which needs no order; None = there are changes that have to be folded in order."""
+    book = _Fold(ticker)
+    book.apply([snapshot])
+    for part in await parts(storage, since, "book", ticker):
+        group = part.group
+        if group is not None and group.sums is not None and _is_whole(group, since.window, snapshot):
+            book.add(group)
+            continue
+        async for batch in part_records(storage, part, "book", ticker):
+            wanted = [record for record in batch if _is_since(record, since.window, snapshot)]
+            if any(not isinstance(record, BookDelta) or record.meaning != SizeMeaning.CHANGE for record in wanted):
+                return None
+            book.apply(wanted)
+    gaps: list[Record] = []
+    for name in dict.fromkeys((ticker, WHOLE_CHANNEL)):
+        for part in await parts(storage, since, "gap", name):
+            async for batch in part_records(storage, part, "gap", name):
+                gaps += [record for record in batch if _is_since(record, since.window, snapshot)]
+    book.apply(sorted(gaps, key=_place))
+    return book
+
+
+def _is_since(record: Record, window: Window, snapshot: BookSnapshot) -> bool:
+    start, end = window
+    place = record.session, record.n, record.index
+    return start <= record.ts_recv_ns < end and place > (snapshot.session, snapshot.n, snapshot.index)
+
+
+def _is_whole(group: Group, window: Window, snapshot: BookSnapshot) -> bool:
+    """Whether all of the group's records are in: they are of one session, in order."""
+    first = group.first.session, group.first.n, group.first.index
+    is_in_time = window.start_ns <= group.ts_min_ns and group.ts_max_ns < window.end_ns
+    return is_in_time and first > (snapshot.session, snapshot.n, snapshot.index)
+
+
+async def _folded(storage: Storage, since: Wanted, ticker: str, snapshot: BookSnapshot) -> _Fold:
+    """The book by applying every record in order."""
+    book = _Fold(ticker)
+    book.apply([snapshot])
+    async for batch in records(storage, since._replace(kinds=("book", "gap"))):
+        book.apply([record for record in batch if _is_since(record, since.window, snapshot)])
+    return book
 
 
 async def _open_gaps(storage: Storage, wanted: Wanted, ticker: str, since_ns: int, at_ns: int) -> list[ArchivedGap]:
@@ -94,14 +153,18 @@ async def _open_gaps(storage: Storage, wanted: Wanted, ticker: str, since_ns: in
 
 
 class _Fold:
+    """A book and what is known of how it came about. Changes of sizes may come in any order, all else in the order received."""
+
     def __init__(self, ticker: str) -> None:
         self._ticker = ticker
         self._book = Book(ticker)
         self._first: BookSnapshot | None = None
-        self._last: Record | None = None
+        self._last: Place | None = None
         self._deltas = 0
+        self._others: set[int] = set()
         self._reasons: list[str] = []
         self._gaps: dict[str, str] = {}
+        self._sums: dict[tuple[int, ...], int] = {}
 
     def apply(self, found: Sequence[Record]) -> None:
         for record in found:
@@ -114,19 +177,58 @@ class _Fold:
             if not isinstance(record, BookSnapshot | BookDelta):
                 continue
             if isinstance(record, BookSnapshot):
-                self._first, self._deltas, self._reasons, self._gaps = record, 0, [], {}
+                self._first = record
             else:
-                self._deltas += 1
-                if self._first is not None and (record.session, record.sid) != (self._first.session, self._first.sid):
-                    self._reasons.append(f"change of session {record.session} on a snapshot of session {self._first.session}")
-            self._reasons += [f"{finding.what}: {finding.detail}" for finding in self._book.apply(record)]
-            self._last = record
+                self._note(_place(record), 1)
+            for finding in self._book.apply(record):
+                if finding.what == "unknown-side":
+                    self._reasons.append(f"{finding.what}: {finding.detail}")
+            self._last = max(self._last or _place(record), _place(record))
+
+    def add(self, group: Group) -> None:
+        """Apply a whole group of changes by its sums."""
+        last = group.last
+        for *where, size in group.sums or ():
+            place = tuple(where)
+            self._sums[place] = self._sums.get(place, 0) + size
+        self._note(last, group.records)
+        self._last = max(self._last or last, last)
+
+    def _apply_sums(self) -> None:
+        sums, self._sums = self._sums, {}
+        header = (self._ticker, 0, 0, 0, 0, 0, 0, 0)
+        for (price_exponent, size_exponent, side, price), size in sums.items():
+            change = BookDelta("", *header, price_exponent, size_exponent, price, size, Side(side), SizeMeaning.CHANGE)
+            self._book.apply(change)
+
+    def _note(self, place: Place, count: int) -> None:
+        self._deltas += count
+        first = self._first
+        if first is not None and (place.session, place.sid) != (first.session, first.sid):
+            self._others.add(place.session)
+
+    def _findings(self) -> list[str]:
+        """What speaks against the book as it stands."""
+        book, found = self._book, list(self._reasons)
+        if self._first is not None:
+            found += [f"change of session {one} on a snapshot of session {self._first.session}" for one in sorted(self._others)]
+        for name, side in zip(("bid", "ask"), book.levels_kept(), strict=True):
+            for price, size in sorted(side):
+                if size < 0:
+                    at, amount = render(price, book.price_exponent), render(size, book.size_exponent)
+                    found.append(f"negative-level: {name} {at} has size {amount}")
+        bid, ask = book.best_bid, book.best_ask
+        if bid is not None and ask is not None and bid.price >= ask.price:
+            at, over = render(bid.price, book.price_exponent), render(ask.price, book.price_exponent)
+            found.append(f"crossed: best bid {at} is not below best ask {over}")
+        return found
 
     def told(self, at_ns: int, depth: int, holes: Sequence[ArchivedGap]) -> BookAt:
+        self._apply_sums()
         first, last, book = self._first, self._last, self._book
         if first is None or last is None:
             raise AssertionError("a snapshot was found before")
-        reasons = [*self._reasons, *self._gaps.values()]
+        reasons = [*self._findings(), *self._gaps.values()]
         reasons += [
             f"gap {gap.gap_id} ({gap.cause}) since {iso_of(gap.start_ns)}"
             for gap in holes
