@@ -5,6 +5,8 @@ stands behind, and that it was made by the same rules (`shape`). It carries the 
 loading cheap: the server searches for an aggregate's next event from there, not from the stream's start.
 
 On JetStream: stream `{env}-snapshot` beside the journal, subject `{env}.snapshot.{aggregate}.{id...}`, the last one kept.
+Beside the SQLite journal they are kept in memory only: it serves single processes and tests, and finds an aggregate's events
+by an index, so that a process pays for the whole history of an aggregate once, at its first command.
 """
 
 from __future__ import annotations
