@@ -287,7 +287,7 @@ class ConnectorService:
         self._trouble = f"{cause}: {evidence or ending.reason or 'no more is known'}"
         self._log.warning("disconnected", session=recorder.session, cause=cause, code=ending.code, reason=ending.reason)
         fact = Disconnected(cause, ending.code, ending.reason, recorder.last_frame_ns or recorder.session, evidence)
-        for action in (partial(recorder.fact, fact), recorder.flush):
+        for action in (recorder.watch_clock, partial(recorder.fact, fact), recorder.flush):
             await until_written(action, self._random, self._on_tape_trouble)
         self._recorder = None
         self._last_ts_ns = recorder.last_ts_ns

@@ -91,6 +91,10 @@ class VenueSocket(WSListener):
         except BaseException:
             socket._watch.cancel()
             raise
+        if socket._transport is None or socket._ended.is_set():
+            # picows takes a connection that is reset in the middle of its handshake for one that is made.
+            socket._watch.cancel()
+            raise Unavailable(f"the venue at {url} ended the connection while it was being made")
         return socket
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -164,6 +168,8 @@ class VenueSocket(WSListener):
         self._end(Ending(cause, evidence=evidence))
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
+        # It is over even if the transport should never say so.
+        self._loop.call_later(CLOSE_TIMEOUT_S, self._ended.set)
 
     async def wait_ended(self) -> Ending:
         """Wait for the end; how it ended."""
@@ -181,7 +187,7 @@ class VenueSocket(WSListener):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._ended.wait()
         except TimeoutError:
-            self._transport.disconnect(graceful=False)
+            self.abort(cause, evidence)
             await self._ended.wait()
 
 
