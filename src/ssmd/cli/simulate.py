@@ -5,16 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import checked_date, invocation_of
 from ssmd.cli.output import Format, OutputOption, print_json_line, say
-
-if TYPE_CHECKING:
-    from ssmd.exchanges.kalshi.simulated.model_settings import Preset
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Run a venue of your own on loopback."
@@ -69,6 +66,10 @@ def kalshi(
         list[str] | None,
         typer.Option("--public-key", metavar="ID=FILE", help="Let this key in too (PEM); may be repeated."),
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="JSON with any of the simulator's settings, faults and orders too."),
+    ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Check no signature.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -79,10 +80,12 @@ def kalshi(
     after_frames, count, stall_ms where wanted. Markets change on demand: POST to /simulator/orders a kind (close, pause,
     resume, extend, determine, dispute, amend, list, vanish, pause-trading, ...), with ticker or count.
     """
-    from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
+    import msgspec  # noqa: PLC0415 - keeps --help quick
+
+    from ssmd.identifiers import system_random  # noqa: PLC0415 - as above
     from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415
     from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415
-    from ssmd.wiring.simulate import own_key, read_public_keys, run_simulator  # noqa: PLC0415
+    from ssmd.wiring.simulate import own_key, read_public_keys, read_settings, run_simulator  # noqa: PLC0415
 
     if (capture is not None or date) and (seed is not None or markets is not None):
         raise typer.BadParameter("--seed and --markets belong to the model, not to --capture and --date")
@@ -95,16 +98,21 @@ def kalshi(
     key = None if no_auth else own_key(invocation.workspace, system_random)
     if key is not None:
         keys[key.key_id] = key.public_pem
-    config = SimulatorConfig(
-        port=port,
-        capture="" if capture is None else str(capture),
-        speed=speed,
-        seed=1 if seed is None else seed,
-        markets=20 if markets is None else markets,
-        preset=cast("Preset", preset),
-        history_s=history,
-        public_keys=keys,
-        require_auth=not no_auth,
+    base = read_settings(settings) if settings is not None else SimulatorConfig()
+    given: dict[str, object] = {
+        "port": port,
+        "capture": "" if capture is None else str(capture),
+        "speed": "" if speed == "1x" else speed,
+        "seed": seed,
+        "markets": markets,
+        "preset": preset,
+        "history_s": history,
+    }
+    config = msgspec.structs.replace(
+        base,
+        **{name: value for name, value in given.items() if value not in {None, "", 0} or (name == "seed" and value == 0)},
+        public_keys={**base.public_keys, **keys},
+        require_auth=base.require_auth and not no_auth,
     )
 
     def started(urls: Mapping[str, str]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from ssmd.clock import Clock
 from ssmd.errors import Misconfigured
 from ssmd.identifiers import RandomBytes
@@ -61,6 +63,20 @@ def read_public_keys(pairs: list[str]) -> dict[str, str]:
             raise Misconfigured(f"{file}: {error.message}", mend="openssl pkey -in KEY.pem -pubout -out public.pem") from error
         keys[key_id] = pem.decode()
     return keys
+
+
+def read_settings(path: Path) -> SimulatorConfig:
+    """The settings in a JSON file; what it does not name has its default.
+
+    Raises:
+        Misconfigured: it cannot be read, or a setting is unknown or of another type.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SimulatorConfig)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}", mend="check the path") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path}: {error}", mend="docs/simulator.md names the settings") from error
 
 
 def run_simulator(config: SimulatorConfig, clock: Clock, started: Callable[[Mapping[str, str]], None]) -> None:
