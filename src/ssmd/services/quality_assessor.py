@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from ssmd.application.handler import Application
+from ssmd.archive.backfilled import is_backfill
 from ssmd.archive.reading import chains, raw_lines, segment_content
 from ssmd.archive.shelf_manifest import raw_shelf, read_manifest
 from ssmd.archive.storage import Storage
@@ -67,6 +68,8 @@ async def measure_day(
     for on_date in dates:
         async for lines in raw_lines(storage, raw_shelf(env, feed, on_date)):
             for connection, session, entry in lines:
+                if is_backfill(connection):
+                    continue  # asked for afterwards: it says nothing of what was captured
                 measure = measures.get(connection)
                 if measure is None:
                     measure = measures[connection] = ConnectionMeasure(connection, start_ns, end_ns, READER)

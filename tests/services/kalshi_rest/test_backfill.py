@@ -27,6 +27,7 @@ from ssmd.schemas.records import MarketStatus, Record, Trade
 from ssmd.services.archive_positions import load_positions
 from ssmd.services.kalshi_rest.backfill import Backfill, BackfilledDay, Destination
 from ssmd.services.kalshi_rest.history import VenueHistory
+from ssmd.services.quality_assessor import measure_day
 from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.transforms.renormalize import compare
 
@@ -190,6 +191,17 @@ async def test_archivers_pass_backfills_over_and_the_journal_tells_them(run_venu
         state = await held.application.state(archive.DECIDER, ("kalshi", DATE, "raw", "backfill:all"))
         assert (state.is_complete, state.segments, state.instance) == (True, 1, "cli:anna")
         assert held.progress[-1][0] == DATE
+
+
+async def test_a_backfilled_day_has_no_quality_of_capture(run_venue: Any, desk: Any) -> None:
+    async with run_venue(**PAST) as venue:
+        held = desk(venue)
+        await held.day()
+        await held.write_manifests()
+        measures = await measure_day(
+            held.storage, "test", "kalshi", DATE, "UTC", lambda session: KalshiMapper("kalshi", session), lambda *_: None
+        )
+        assert measures == []
 
 
 async def test_a_day_without_anything_is_complete_too(run_venue: Any, desk: Any) -> None:
