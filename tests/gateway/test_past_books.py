@@ -12,6 +12,7 @@ from tests.gateway.conftest import Gateway
 from ssmd.archive.reading import Wanted
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import DayCalendar, iso_of
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.gateway.past_books import PastBooks
 from ssmd.transforms.book_at import book_at
 
@@ -25,7 +26,7 @@ def world(tmp_path: Path) -> ArchiveWorld:
 
 
 def past_of(world: ArchiveWorld) -> PastBooks:
-    return PastBooks(world.storage, ENV, FEED, 1, DayCalendar())
+    return PastBooks(world.storage, ENV, FEED, KalshiMapper.version, DayCalendar())
 
 
 async def test_the_book_of_an_instant_is_that_of_the_archive(gateway: Gateway, world: ArchiveWorld) -> None:
@@ -34,7 +35,7 @@ async def test_the_book_of_an_instant_is_that_of_the_archive(gateway: Gateway, w
     async with gateway(past=past_of(world)) as running, httpx.AsyncClient(base_url=running.url) as http:
         for line in world.lines[8::31]:
             at_ns = line.entry.ts_recv_ns
-            wanted = await book_at(world.storage, Wanted(ENV, FEED, DATE, 1), TICKER, at_ns)
+            wanted = await book_at(world.storage, Wanted(ENV, FEED, DATE, KalshiMapper.version), TICKER, at_ns)
             by_number = await http.get(PATH, params={"at": at_ns})
             found = by_number.json()
             assert (by_number.status_code, found["at_ns"], found["ticker"]) == (200, at_ns, TICKER)

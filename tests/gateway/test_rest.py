@@ -37,6 +37,8 @@ async def test_a_market_its_book_and_its_trades(gateway: Gateway) -> None:
             "bid_levels": 2,
             "ask_levels": 1,
             "coverage": book_coverage,
+            "at_ns": 0,
+            "reasons": [],
         }
         trades = (await http.get("/v1/markets/KX.B-1/trades")).json()
         assert [(trade["price"], trade["stream_seq"], trade["trade_id"]) for trade in trades["trades"]] == [

@@ -57,6 +57,24 @@ async def test_the_loss_is_exact_up_to_the_last_word_and_others_get_everything()
     assert hub.clients == 1
 
 
+async def test_what_waits_to_be_handed_out_is_in_the_loss() -> None:
+    hub, state = hub_of(queue=QueueLimits(messages_max=2))
+    slow, tape = hub.connect(lambda: None), Tape()
+    hub.subscribe(slow, 1, ("*",), ("trade",))
+    hub.take(slow)
+    for seq in range(1, 5):
+        record = tape.trade("A")
+        state.apply(record, seq)
+        hub.publish([record], seq)
+        hub.settle()
+    state.apply(record := tape.trade("B"), 5)
+    hub.publish([record], 5)
+    (told,) = msgspec.json.decode(hub.last_frame(slow))
+    assert (told["messages"], told["lost"], told["stream_seq"]) == (5, {"A": 4, "B": 1}, 5)
+    assert hub.messages_lost == 5
+    hub.disconnect(slow)
+
+
 async def test_the_byte_bound_counts_too() -> None:
     hub, state = hub_of(queue=QueueLimits(messages_max=1000, bytes_max=1000))
     client = hub.connect(lambda: None)

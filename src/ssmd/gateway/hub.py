@@ -374,8 +374,9 @@ class Hub:
         lost = client.queue.lost
         if lost is None:
             return client.last_words
-        message = Loss(sum(lost.values()), dict(lost), len(client.queue.owed), self._state.stream_seq)
+        # What was published but not handed out yet is lost too: first that, then the sum.
         self._want(client, {})
+        message = Loss(sum(lost.values()), dict(lost), len(client.queue.owed), self._state.stream_seq)
         return f"[{encode(message)}]"
 
     def close_all(self, why: CloseReason, *, resume_from: int) -> None:
