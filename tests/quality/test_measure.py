@@ -99,6 +99,16 @@ def test_a_reconnect_is_missing_between_last_frame_and_new_snapshot(day: Any) ->
     assert sums(other)["repaired"] == 0
 
 
+def test_a_session_that_nobody_ended_gave_nothing_behind_its_last_frame(day: Any) -> None:
+    day.connect(0, (A,), ("orderbook_delta",))
+    day.snapshot(1, A)
+    day.delta(10, A, "0.29", "1")
+    day.connect(40, (B,), ("orderbook_delta",))  # no end of the first is on the tape
+    day.snapshot(41, B)
+    day.delta(50, B, "0.29", "1")
+    assert day.measure().spans() == {A: (Span(at(1), at(10), "verified"),), B: (Span(at(41), at(50), "verified"),)}
+
+
 def test_without_its_beginning_a_count_proves_nothing(day: Any) -> None:
     day.connect(0, (A,), ())
     day.skip(1, 41)

@@ -134,12 +134,15 @@ class ConnectionMeasure:
         self._last_frame_ns = 0
         self._last_entry_ns = 0
         self._is_counted = False
+        self._session = 0
 
     # Entries
 
     def take(self, session: int, entry: Entry, mapped: Mapped) -> None:
         """The next entry of the connection, with what the mapper made of it."""
         kind, _, ts_ns, payload = entry
+        if session > self._session:
+            self._begin_session(session)
         counts = self.counts
         self._is_counted = is_counted = self._start_ns <= ts_ns < self._end_ns
         if is_counted:
@@ -148,9 +151,8 @@ class ConnectionMeasure:
             counts.last_ns = max(counts.last_ns, ts_ns)
             if ts_ns < self._last_entry_ns:
                 counts.time_backwards += 1
-            if session not in self._sessions:
-                self._sessions.add(session)
-                counts.sessions += 1
+            self._sessions.add(session)
+            counts.sessions = len(self._sessions)
         self._last_entry_ns = ts_ns
         if kind == _IN:
             if is_counted:
@@ -167,6 +169,12 @@ class ConnectionMeasure:
             self._record(session, record)
         for fact in mapped.facts:
             self._fact(session, fact)
+
+    def _begin_session(self, session: int) -> None:
+        """Sessions follow one another: whatever ended the one before, it gave nothing behind its last frame."""
+        if self._session:
+            self._disconnected(self._session, self._last_frame_ns or self._last_entry_ns)
+        self._session = session
 
     def lost(self, session: int, missing: int, ts_ns: int) -> None:
         """`missing` entries of the session are not in the raw archive; the next was received at `ts_ns`."""
