@@ -74,7 +74,8 @@ async def run_backfill(
     calendar = DayCalendar(environment.document.timezone)
     dates = dates_of(wanted, calendar.day_of(clock.now_ns())[0])
     days = []
-    async with _backfill(environment, variables, wanted, clock, random, actor, progress) as backfill:
+    last_ns = calendar.day_of(calendar.start_ns(calendar_date.fromisoformat(wanted.last)))[1]
+    async with _backfill(environment, variables, wanted, last_ns, clock, random, actor, progress) as backfill:
         for date in dates:
             if is_dry:
                 day = BackfilledDay(date, await backfill.is_there(date, wanted.ticker))
@@ -91,6 +92,7 @@ async def _backfill(
     environment: ResolvedEnvironment,
     variables: Mapping[str, str],
     wanted: Wanted,
+    last_ns: int,
     clock: Clock,
     random: RandomBytes,
     actor: str,
@@ -126,4 +128,6 @@ async def _backfill(
             environment.directory / SPOOL,
             actor,
         )
-        yield Backfill(VenueHistory(client), destination, candle_minutes=wanted.candle_minutes, progress=progress)
+        yield Backfill(
+            VenueHistory(client), destination, candle_minutes=wanted.candle_minutes, progress=progress, last_ns=last_ns
+        )

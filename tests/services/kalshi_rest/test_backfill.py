@@ -204,6 +204,21 @@ async def test_a_backfilled_day_has_no_quality_of_capture(run_venue: Any, desk: 
         assert measures == []
 
 
+async def test_one_walk_over_the_markets_serves_days_that_follow_each_other(run_venue: Any, desk: Any) -> None:
+    async with run_venue(**PAST) as venue:
+        held = desk(venue)
+        before = DAY_NS - 86_400 * SECOND_NS
+        to = Destination("test", "kalshi", "market-v1", held.storage, held.application, held.spool, "cli:anna")
+        days = Backfill(
+            VenueHistory(venue.client), to, candle_minutes=0, progress=lambda *_: None, last_ns=DAY_NS + 86_400 * SECOND_NS
+        )
+        await venue.control("/faults", {"kind": "rest-slow", "count": 1000, "path": "/historical/markets"})
+        await days.day("2026-11-21", before, DAY_NS)
+        second = await days.day(DATE, DAY_NS, DAY_NS + 86_400 * SECOND_NS)
+        assert second.markets == sum(market.settled_ns > 0 for market in venue.model.markets.values())
+        assert (await venue.control("/faults/clear"))["fired"] == {"rest-slow": 1}
+
+
 async def test_a_day_without_anything_is_complete_too(run_venue: Any, desk: Any) -> None:
     async with run_venue(**PAST) as venue:
         held = desk(venue)

@@ -35,6 +35,8 @@ from ssmd.services.kalshi_rest.history import VenueHistory
 HOUR_NS: Final = 3_600 * SECOND_NS
 WIRE: Final = "kalshi-rest"
 ZSTD_LEVEL: Final = 6
+AHEAD_NS: Final = 48 * HOUR_NS
+"""The historical list of markets has no filter by time: a walk over it is kept for so much beyond the day it was for."""
 
 
 class Row(NamedTuple):
@@ -73,6 +75,7 @@ class Backfill:
 
     Args:
         candle_minutes: 1, 60 or 1440; 0 = no candles.
+        last_ns: end of the last day that will be asked for.
         progress: told the date and how many rows it has so far.
     """
 
@@ -83,7 +86,11 @@ class Backfill:
         *,
         candle_minutes: int,
         progress: Callable[[str, int], None],
+        last_ns: int = 0,
     ) -> None:
+        self._last_ns = last_ns
+        self._walked: tuple[str, int, int] = ("", 0, 0)
+        self._markets: list[ListedMarket] = []
         self._history = history
         self._to = destination
         self._candle_minutes = candle_minutes
@@ -141,6 +148,15 @@ class Backfill:
         return BackfilledDay(date, False, sum(traded.values()), len(settled), candles)
 
     async def _settled(self, start_ns: int, end_ns: int, ticker: str) -> list[ListedMarket]:
+        scope, first_ns, until_ns = self._walked
+        if scope != ticker or not first_ns <= start_ns <= end_ns <= until_ns:
+            until_ns = max(end_ns, min(end_ns + AHEAD_NS, self._last_ns))
+            self._markets = await self._walk(start_ns, until_ns, ticker)
+            self._walked = ticker, start_ns, until_ns
+        found = [market for market in self._markets if start_ns <= market.settled_ns < end_ns]
+        return sorted(found, key=lambda market: (market.settled_ns, market.ticker))
+
+    async def _walk(self, start_ns: int, end_ns: int, ticker: str) -> list[ListedMarket]:
         found: dict[str, ListedMarket] = {}
         async for rows in self._history.settled_markets(start_ns, end_ns, ticker):
             for row in rows:
@@ -150,7 +166,7 @@ class Backfill:
                     raise Unavailable(f"the venue lists a market that cannot be read: {error.message}") from error
                 if start_ns <= market.settled_ns < end_ns and ticker in {"", market.ticker}:
                     found[market.ticker] = market
-        return sorted(found.values(), key=lambda market: (market.settled_ns, market.ticker))
+        return list(found.values())
 
     async def _hours(
         self, start_ns: int, end_ns: int, ticker: str, settled: Sequence[ListedMarket]
