@@ -107,6 +107,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "env apply",
             "env create",
             "env list",
+            "env render",
             "env show",
             "env teardown",
             "env update",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ssmd.cli import env_apply, env_edit
+from ssmd.cli import env_apply, env_edit, env_render
 from ssmd.cli.completion import complete_environment
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of
@@ -19,7 +19,11 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Create, change, choose, show, apply and tear down environments.",
 )
-app.registered_commands += [*env_edit.app.registered_commands, *env_apply.app.registered_commands]
+app.registered_commands += [
+    *env_edit.app.registered_commands,
+    *env_apply.app.registered_commands,
+    *env_render.app.registered_commands,
+]
 
 
 @app.command("use", epilog=examples("ssmd env use kalshi-dev"))

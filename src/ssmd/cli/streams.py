@@ -34,6 +34,8 @@ def _desired(environment: ResolvedEnvironment) -> list[StreamDefinition]:
         environment.name,
         max_age_s=document.transport.max_age_hours * 3600,
         max_bytes=document.transport.max_bytes,
+        replicas=document.transport.replicas,
+        journal_replicas=document.journal.replicas,
     )
     return [definition for definition in definitions if backends[definition.endpoint] == "nats"]
 

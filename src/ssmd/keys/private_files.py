@@ -53,7 +53,7 @@ def write_private(path: Path, payload: bytes, *, mode: int = 0o600) -> None:
     directory, name = path.parent, path.name
     draft = f".{name[:100]}.{secrets.token_hex(8)}"
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700 if mode == 0o600 else 0o755)
         # By the directory's descriptor: whoever swaps the directory meanwhile changes nothing.
         at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except (OSError, ValueError) as error:

@@ -194,19 +194,21 @@ class Capture(Document, frozen=True, kw_only=True):
 
 
 class Transport(Document, frozen=True, kw_only=True):
-    """Market data streams. `url` "embedded": a nats-server that `ssmd up` runs."""
+    """Market data streams. `url` "embedded": a nats-server that `ssmd up` runs. `replicas`: on so many servers of a cluster."""
 
     backend: Literal["nats", "memory"] = "nats"
     url: str = "embedded"
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
     max_age_hours: Annotated[int, msgspec.Meta(ge=1)] = 72
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 8 << 30
 
 
 class JournalSettings(Document, frozen=True, kw_only=True):
-    """Domain events."""
+    """Domain events. `url` and `replicas` as of the transport."""
 
     backend: Literal["nats", "sqlite", "memory"] = "nats"
     url: str = "embedded"
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
 
 
 class Storage(Document, frozen=True, kw_only=True):

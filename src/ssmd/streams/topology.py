@@ -95,6 +95,7 @@ def desired(
     max_age_s: float,
     max_bytes: int,
     replicas: int = 1,
+    journal_replicas: int = 1,
     duplicate_window_s: float = 120.0,
 ) -> list[StreamDefinition]:
     """All streams of `env`.
@@ -125,7 +126,7 @@ def desired(
         )
         for role, subject, age_s, size in limits
     ]
-    return [*transport, journal_stream(env, replicas=replicas, duplicate_window_s=duplicate_window_s)]
+    return [*transport, journal_stream(env, replicas=journal_replicas, duplicate_window_s=duplicate_window_s)]
 
 
 class Difference(NamedTuple):

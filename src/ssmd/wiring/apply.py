@@ -64,7 +64,11 @@ class Servers:
         """The streams that these servers should hold."""
         document = self.environment.document
         wanted = topology.desired(
-            document.name, max_age_s=document.transport.max_age_hours * 3600, max_bytes=document.transport.max_bytes
+            document.name,
+            max_age_s=document.transport.max_age_hours * 3600,
+            max_bytes=document.transport.max_bytes,
+            replicas=document.transport.replicas,
+            journal_replicas=document.journal.replicas,
         )
         return [definition for definition in wanted if definition.endpoint in self.connections]
 

