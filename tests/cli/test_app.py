@@ -141,6 +141,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "projection status",
             "projection verify",
             "projector run",
+            "record kalshi",
             "schema add-version",
             "schema hash",
             "schema list",

@@ -22,6 +22,7 @@ COMMANDS: Final = (
     LazyCommand("demo", "ssmd.cli.demo", "Run the whole main job against the simulator, and show what it holds."),
     LazyCommand("up", "ssmd.cli.up", "Run an environment on this machine until stopped."),
     LazyCommand("status", "ssmd.cli.status", "Show a whole environment on one screen."),
+    LazyCommand("record", "ssmd.cli.record", "Record a few markets, with nothing to set up."),
     LazyCommand("init", "ssmd.cli.init", "Make a workspace."),
     LazyCommand("env", "ssmd.cli.env", "Create, change, choose, show, apply and tear down environments."),
     LazyCommand("feed", "ssmd.cli.feed", "Create, change and show feeds."),
