@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import checked_date, invocation_of
 from ssmd.cli.output import Format, OutputOption, print_json_line, say
+
+if TYPE_CHECKING:
+    from ssmd.services.simulator.config import SimulatorConfig
+    from ssmd.wiring.simulate import OwnKey
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Run a venue of your own on loopback."
@@ -80,56 +84,82 @@ def kalshi(
     after_frames, count, stall_ms where wanted. Markets change on demand: POST to /simulator/orders a kind (close, pause,
     resume, extend, determine, dispute, amend, list, vanish, pause-trading, ...), with ticker or count.
     """
-    import msgspec  # noqa: PLC0415 - keeps --help quick
+    from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
+    from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415 - as above
+    from ssmd.wiring.simulate import own_key, read_public_keys, run_simulator  # noqa: PLC0415 - as above
 
-    from ssmd.identifiers import system_random  # noqa: PLC0415 - as above
-    from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415
-    from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415
-    from ssmd.wiring.simulate import own_key, read_public_keys, read_settings, run_simulator  # noqa: PLC0415
-
-    if (capture is not None or date) and (seed is not None or markets is not None):
-        raise typer.BadParameter("--seed and --markets belong to the model, not to --capture and --date")
-    if (capture is not None or date) and (preset or history):
-        raise typer.BadParameter("--preset and --history belong to the model, not to --capture and --date")
-    if capture is not None and date:
-        raise typer.BadParameter("--capture or --date, not both")
+    wanted = _Wanted(capture, date, seed, markets, preset, history, speed, port)
+    wanted.check()
     invocation = invocation_of(ctx)
     keys = read_public_keys(public_key or [])
     key = None if no_auth else own_key(invocation.workspace, system_random)
     if key is not None:
         keys[key.key_id] = key.public_pem
-    base = read_settings(settings) if settings is not None else SimulatorConfig()
-    given: dict[str, object] = {
-        "port": port,
-        "capture": "" if capture is None else str(capture),
-        "speed": "" if speed == "1x" else speed,
-        "seed": seed,
-        "markets": markets,
-        "preset": preset,
-        "history_s": history,
-    }
-    config = msgspec.structs.replace(
-        base,
-        **{name: value for name, value in given.items() if value not in {None, "", 0} or (name == "seed" and value == 0)},
-        public_keys={**base.public_keys, **keys},
-        require_auth=base.require_auth and not no_auth,
-    )
-
-    def started(urls: Mapping[str, str]) -> None:
-        if output is Format.JSON:
-            print_json_line({**urls, "key_id": key.key_id if key else "", "key_file": str(key.path) if key else ""})
-            return
-        for name, url in urls.items():
-            say(f"{name:<10} {url}")
-        if key is not None:
-            say(f"{'key id':<10} {key.key_id}")
-            say(f"{'key':<10} jq -r .private_key {key.path} > key.pem")
-        say("Ctrl-C stops it")
-
+    config = wanted.config(settings, keys, has_auth=not no_auth)
     configure_logging("simulator", invocation.clock, sys.stderr, level="warning")
     if not date:
-        run_simulator(config, invocation.clock, started)
+        run_simulator(config, invocation.clock, lambda urls: _tell(urls, key, output))
         return
     from ssmd.wiring.archive_access import run_day  # noqa: PLC0415 - keeps --help quick
 
-    run_day(invocation.resolve(), invocation.variables, date, config, invocation.clock, started)
+    run_day(invocation.resolve(), invocation.variables, date, config, invocation.clock, lambda urls: _tell(urls, key, output))
+
+
+class _Wanted(NamedTuple):
+    """What the options ask for; see there."""
+
+    capture: Path | None
+    date: str
+    seed: int | None
+    markets: int | None
+    preset: str
+    history: int
+    speed: str
+    port: int
+
+    def check(self) -> None:
+        """Refuse options that exclude each other."""
+        is_played = self.capture is not None or self.date
+        if is_played and (self.seed is not None or self.markets is not None):
+            raise typer.BadParameter("--seed and --markets belong to the model, not to --capture and --date")
+        if is_played and (self.preset or self.history):
+            raise typer.BadParameter("--preset and --history belong to the model, not to --capture and --date")
+        if self.capture is not None and self.date:
+            raise typer.BadParameter("--capture or --date, not both")
+
+    def config(self, settings: Path | None, keys: Mapping[str, str], *, has_auth: bool) -> SimulatorConfig:
+        """The settings of the file, under those of the options that were given."""
+        import msgspec  # noqa: PLC0415 - keeps --help quick
+
+        from ssmd.services.simulator.config import SimulatorConfig  # noqa: PLC0415 - as above
+        from ssmd.wiring.simulate import read_settings  # noqa: PLC0415 - as above
+
+        base = read_settings(settings) if settings is not None else SimulatorConfig()
+        given: dict[str, object] = {
+            "port": self.port,
+            "capture": "" if self.capture is None else str(self.capture),
+            "speed": "" if self.speed == "1x" else self.speed,
+            "seed": self.seed,
+            "markets": self.markets,
+            "preset": self.preset,
+            "history_s": self.history,
+        }
+        return msgspec.structs.replace(
+            base,
+            **{name: value for name, value in given.items() if value not in {None, "", 0} or (name == "seed" and value == 0)},
+            public_keys={**base.public_keys, **keys},
+            require_auth=base.require_auth and has_auth,
+        )
+
+
+def _tell(urls: Mapping[str, str], key: OwnKey | None, output: Format) -> None:
+    """Where it serves, and the key to knock with."""
+    if output is Format.JSON:
+        print_json_line({**urls, "key_id": key.key_id if key else "", "key_file": str(key.path) if key else ""})
+        return
+    for name, url in urls.items():
+        say(f"{name:<10} {url}")
+    if key is not None:
+        say(f"{'key id':<10} {key.key_id}")
+        say(f"{'key':<10} jq -r .private_key {key.path} > key.pem")
+    say("Ctrl-C stops it")
