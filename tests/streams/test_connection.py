@@ -11,7 +11,8 @@ import pytest
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.services.embedded_servers import find_nats_server, start_nats
-from ssmd.streams.connection import ApiRefused, Connection, redacted
+from ssmd.streams.connection import ApiRefused, Connection
+from ssmd.streams.server_urls import redacted
 
 
 def _free_port() -> int:

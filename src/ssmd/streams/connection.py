@@ -9,11 +9,9 @@ fails at once instead of at its deadline.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -23,6 +21,7 @@ from nats.aio.subscription import Subscription
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
 from ssmd.streams.nkeys_url import without_nkey
+from ssmd.streams.server_urls import redacted, servers_of
 
 if TYPE_CHECKING:
     from ssmd.streams.nkeys import UserKey
@@ -30,11 +29,8 @@ if TYPE_CHECKING:
 API: Final = "$JS.API."
 STATUS_HEADER: Final = "Status"
 NO_RESPONDERS: Final = "503"
-SCHEMES: Final = ("nats", "tls", "ws", "wss")
 CLOSE_TIMEOUT_S: Final = 2.0
 PING_INTERVAL_S: Final = 20
-
-_SECRETS: Final = re.compile(r"^([a-z]+://)?[^/]*@")
 
 
 class ApiRefused(Unavailable):
@@ -48,26 +44,6 @@ class ApiRefused(Unavailable):
         super().__init__(message, mend=mend)
         self.code = code
         self.err_code = err_code
-
-
-def redacted(url: str) -> str:
-    """`url` without user and password, for messages; several are separated by commas."""
-    return ",".join(_SECRETS.sub(r"\1", one.strip()) for one in url.split(","))
-
-
-def _servers(url: str) -> list[str]:
-    servers = [one.strip() for one in url.split(",")]
-    for server in servers:
-        try:
-            split = urlsplit(server)
-            is_valid = split.scheme in SCHEMES and bool(split.hostname) and split.port != 0
-        except ValueError:
-            is_valid = False
-        if not is_valid:
-            raise Misconfigured(
-                f"not the url of a NATS server: {redacted(server)!r}", mend="write it as nats://host:port or tls://host:port"
-            )
-    return servers
 
 
 class Connection:
@@ -102,7 +78,7 @@ class Connection:
             Unavailable: nobody answered within `timeout_s`.
             Misconfigured: the server does not let us in, or the url is none.
         """
-        servers, key = without_nkey(_servers(url))
+        servers, key = without_nkey(servers_of(url))
         connection = cls(url, name, bodies_only=bodies_only)
         try:
             await _apart(connection._connect(servers, key, timeout_s, pending_size), timeout_s)

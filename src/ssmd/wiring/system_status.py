@@ -19,8 +19,9 @@ from ssmd.projections.captures import Connection as CapturedConnection
 from ssmd.projections.days import Day
 from ssmd.projections.queries import GapLine
 from ssmd.projections.views import PROJECTIONS, Views
-from ssmd.streams.connection import Connection, redacted
+from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient, RunningService
+from ssmd.streams.server_urls import redacted
 from ssmd.wiring.backends import open_rows_store
 from ssmd.wiring.environment import ResolvedEnvironment, Server
 from ssmd.wiring.trading_day import components_of, today_in
