@@ -182,6 +182,24 @@ async def test_what_a_role_needs_is_not_denied_and_inboxes_are_private(tmp_path:
             await connection.close()
 
 
+async def test_a_reader_cannot_have_the_server_write_the_journal(tmp_path: Path) -> None:
+    """A consumer may deliver anywhere in its account, but not into the stream it reads: that would be a cycle."""
+    async with guarded(tmp_path / "w") as (environment, given, _):
+        operator = {name: await connected(environment, given, "operator", name) for name in ("journal", "transport")}
+        await apply_streams(operator, desired(ENV, max_age_s=3600, max_bytes=1 << 24))  # type: ignore[arg-type]
+        await operator["journal"].request("guarded.journal.client.x", b"{}", timeout_s=5)
+        before = await last_of(environment, given, "journal")
+        gateway = await connected(environment, given, "gateway", "journal")
+        config = {"deliver_policy": "all", "ack_policy": "none", "deliver_subject": "guarded.journal.key.kalshi"}
+        with pytest.raises(Unavailable, match="cycle"):
+            await gateway.api(
+                "CONSUMER.CREATE.guarded-journal", {"stream_name": "guarded-journal", "config": config}, timeout_s=5
+            )
+        assert await last_of(environment, given, "journal") == before
+        for connection in (gateway, *operator.values()):
+            await connection.close()
+
+
 async def test_who_has_no_key_or_another_environments_is_not_let_in(tmp_path: Path) -> None:
     async with guarded(tmp_path / "w") as (environment, _, servers):
         for url in (servers["journal"].url, with_nkey(servers["journal"].url, new_seed(system_random))):
