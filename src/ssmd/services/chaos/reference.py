@@ -15,8 +15,8 @@ import msgspec
 
 from ssmd.application.handler import Application
 from ssmd.archive.keys import DataType, parse_segment
-from ssmd.archive.segment_index import segment_key_of
 from ssmd.archive.segment import read_content
+from ssmd.archive.segment_index import segment_key_of
 from ssmd.archive.storage import Storage
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import Clock
@@ -135,5 +135,5 @@ async def segment_keys(storage: Storage) -> AsyncIterator[str]:
     data_types: tuple[DataType, ...] = ("raw", "normalized")
     for data_type in data_types:
         async for key in storage.list(f"{data_type}/"):
-            if not key.endswith("/manifest.json") and segment_key_of(key) is None:
+            if not key.endswith("/manifest.json") and not segment_key_of(key):
                 yield key
