@@ -5,7 +5,7 @@ SSMD_WORKSPACE    the directory that holds exchanges/ and .ssmd/ (default: the n
 SSMD_LOG_LEVEL    debug | info | warning | error
 SSMD_INSTANCE     which archiver of several this one is (default: the first free of main, main-2, ...); others stand by
 SSMD_CRASH_POINTS a directory: processes pass their crash points under its orders (`services.armed_crash`); for tests
-SSMD_MONITOR      HOST:PORT where a component serves /metrics and /healthz; not set = nowhere
+SSMD_MONITOR      HOST:PORT where a component serves /metrics and /healthz (default: a free port of 127.0.0.1)
 SSMD_NATS_NKEY_FILE   the file of this process's NATS key; or SSMD_NATS_NKEYS, a directory with one {role}.nk a role
 SSMD_KEYS_PASSPHRASE, SSMD_KEYS_PASSPHRASE_FILE   of the encrypted key store (default: .ssmd/keys.passphrase)
 SSMD_VAULT_TOKEN, SSMD_VAULT_TOKEN_FILE           for keys in HashiCorp Vault

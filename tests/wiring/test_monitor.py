@@ -1,8 +1,7 @@
-"""A component's own word over HTTP, where SSMD_MONITOR says."""
+"""A component's own word over HTTP: at the address SSMD_MONITOR names, or at one that its health tells."""
 
 from __future__ import annotations
 
-import socket
 from contextlib import AsyncExitStack
 
 import httpx
@@ -10,7 +9,7 @@ import pytest
 
 from ssmd.errors import Misconfigured
 from ssmd.services.component import Health
-from ssmd.wiring.process import _monitored
+from ssmd.wiring.monitoring import address_of, monitored
 
 
 class Component:
@@ -18,7 +17,7 @@ class Component:
     instance = "main"
 
     def __init__(self) -> None:
-        self.now = Health(True, "", {})
+        self.now = Health(True, "", {"frames": 7, "clock_offset_ms": -250, "session": 17})
 
     async def run(self) -> None: ...
 
@@ -30,23 +29,37 @@ class Component:
         return self.now
 
 
-async def test_health_and_metrics_are_served() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+async def test_health_and_metrics_are_served_where_the_health_says() -> None:
     component = Component()
-    async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        await _monitored("connector", component, {"SSMD_MONITOR": f"127.0.0.1:{port}"}, stack)
-        assert (await client.get("/healthz")).json() == {"ok": True, "reason": ""}
-        component.now = Health(False, "the venue is away", {})
-        answer = await client.get("/healthz")
+    async with AsyncExitStack() as stack, httpx.AsyncClient() as client:
+        watched = await monitored(component, "demo", {"retention_ms": 9}, address_of({}), stack)
+        stats = watched.health().stats
+        assert (watched.name, watched.instance, stats["frames"], stats["retention_ms"]) == ("connector", "main", 7, 9)
+        url = str(stats["metrics_url"])
+        assert url.startswith("http://127.0.0.1:")
+        healthz = url.replace("/metrics", "/healthz")
+        assert (await client.get(healthz)).json() == {"ok": True, "reason": ""}
+        component.now = Health(False, "the venue is away", component.now.stats)
+        answer = await client.get(healthz)
         assert (answer.status_code, answer.json()) == (503, {"ok": False, "reason": "the venue is away"})
         # Whether it lives is another question: a restart does not bring a venue back.
-        assert (await client.get("/metrics")).status_code == 200
+        shown = await client.get(url)
+        assert shown.status_code == 200
+        lines = [line for line in shown.text.splitlines() if line.startswith("ssmd_")]
+        assert lines == [
+            'ssmd_component_up{component="connector",env="demo",member="main"} 1.0',
+            'ssmd_component_ok{component="connector",env="demo",member="main"} 0.0',
+            'ssmd_component_standby{component="connector",env="demo",member="main"} 0.0',
+            'ssmd_connector_frames_total{env="demo",member="main"} 7.0',
+            'ssmd_connector_clock_offset_seconds{env="demo",member="main"} -0.25',
+        ]
 
 
 @pytest.mark.parametrize("address", ["9090", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])
-async def test_an_address_that_is_none_is_refused(address: str) -> None:
-    async with AsyncExitStack() as stack:
-        with pytest.raises(Misconfigured, match="expected HOST:PORT"):
-            await _monitored("connector", Component(), {"SSMD_MONITOR": address}, stack)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(Misconfigured, match="expected HOST:PORT"):
+        address_of({"SSMD_MONITOR": address})
+
+
+def test_an_address_of_ipv6_is_one() -> None:
+    assert address_of({"SSMD_MONITOR": "[::]:9090"}) == ("::", 9090)

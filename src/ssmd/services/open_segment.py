@@ -60,6 +60,7 @@ class OpenSegment:
         self.sessions: dict[int, int] = {}
         self.content_bytes = 0
         self.touched_ns = 0
+        self.ts_recv_first_ns = 0
         self._writers: dict[str, SegmentWriter] = {}
         self._job: asyncio.Future[None] | None = None
 
@@ -70,6 +71,7 @@ class OpenSegment:
             if writer is None:
                 writer = self._writers[kind] = SegmentWriter(self._stem.with_name(f"{self._stem.name}.{kind}"), self._level)
             writer.add(content, records, ts_first_ns, ts_last_ns)
+            self.ts_recv_first_ns = min(self.ts_recv_first_ns or ts_first_ns, ts_first_ns)
             self.content_bytes += len(content)
         if unit.last_seq >= self.last_seq:
             self.last_seq, self.message_id = unit.last_seq, unit.message_id

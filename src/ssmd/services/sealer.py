@@ -71,6 +71,15 @@ class Sealer:
         self.sealed = 0
         self.records = 0
 
+    def stats(self) -> dict[str, int | str]:
+        """For `Health.stats`."""
+        return {
+            "sealed": self.sealed,
+            "records": self.records,
+            "open_segments": len(self.segments),
+            "open_bytes": sum(segment.content_bytes for segment in self.segments.values()),
+        }
+
     async def write(self, unit: Unit[Any], *, may_cut: bool) -> None:
         """Add the connection's next block; cut before or behind it where its content, or a plan, says so.
 

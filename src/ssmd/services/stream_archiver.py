@@ -25,6 +25,7 @@ from ssmd.errors import Conflict, Malformed, Rejected, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
+from ssmd.services.archive_lag import ArchiveLag
 from ssmd.services.archive_positions import Positions, Sealed, StreamEnd, find_start, load_positions
 from ssmd.services.component import Health
 from ssmd.services.patience import Patience
@@ -99,6 +100,7 @@ class StreamArchiver:
         self._standby = Standby(instance, self._positions, is_alive, self._log)
         self._reader: StreamReader | None = None
         self._end = StreamEnd(transport, intake)
+        self._lag = ArchiveLag(transport, intake.stream, clock, spool)
         self._seq = 0
         self._empty_polls = 0
         self._continuity: dict[str, Continuity[Any]] = {}
@@ -183,11 +185,9 @@ class StreamArchiver:
         reason = next((one for one in told if one), "")
         stats: dict[str, int | str] = {
             **self._counts,
-            "sealed": self._sealer.sealed,
-            "records": self._sealer.records,
             "stream_seq": self._seq,
-            "open_segments": len(self._sealer.segments),
-            "open_bytes": sum(segment.content_bytes for segment in self._sealer.segments.values()),
+            **self._sealer.stats(),
+            **self._lag.stats(self._seq, self._sealer.segments.values(), self._sealer.positions.connections.values()),
         }
         return Health(ok=not reason, reason=reason, stats=stats)
 
@@ -265,6 +265,7 @@ class StreamArchiver:
             return False
 
     async def _look_after_time(self) -> None:
+        await self._lag.look(self._seq)
         now_ns = self._clock.monotonic_ns()
         for connection, since_ns in list(self._held_since.items()):
             if now_ns - since_ns >= self._hold_ns:

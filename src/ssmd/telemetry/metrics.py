@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from ssmd.errors import Misconfigured
+from ssmd.telemetry.component_metrics import EVERYWHERE, HealthNow, Row, row_of
 
 _NAME = re.compile(r"ssmd(_[a-z][a-z0-9]*){2,}")
 _REQUEST_BYTES_MAX = 8192
@@ -124,3 +126,40 @@ async def serve_metrics(
         raise Misconfigured(
             f"cannot serve metrics on {host}:{port}: {error.strerror}", mend="choose another port (0 = any free one)"
         ) from error
+
+
+def families(now: HealthNow) -> Iterator[Metric]:
+    """All metrics of a component that can be told now."""
+    is_standby = bool(now.stats.get("stands_by_for") or now.stats.get("standing_by"))
+    for row, value in zip(EVERYWHERE, (1, int(now.ok), int(is_standby)), strict=True):
+        family = GaugeMetricFamily(row.metric("component"), row.help, labels=["env", "component", "member"])
+        family.add_metric([now.env, now.component, now.member], value)
+        yield family
+    found: dict[Row, list[tuple[str, float]]] = {}
+    for stat, told in now.stats.items():
+        placed = row_of(now.component, stat)
+        if placed is not None and isinstance(told, int):
+            row, label = placed
+            found.setdefault(row, []).append((label, told if row.per == 1 else told / row.per))
+    for row, values in found.items():
+        labels = ["env", "member", *([row.label] if row.label else [])]
+        make = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
+        told_by = make(row.metric(now.component), row.help, labels=labels)
+        for label, number in values:
+            told_by.add_metric([now.env, now.member, *([label] if row.label else [])], number)
+        yield told_by
+
+
+class HealthCollector:
+    """Asks at each scrape; for a registry of prometheus_client (`registry.register`)."""
+
+    def __init__(self, ask: Callable[[], HealthNow]) -> None:
+        self._ask = ask
+
+    def collect(self) -> Iterator[Metric]:
+        """The library calls it."""
+        return families(self._ask())
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask a component that is not there yet."""
+        return ()

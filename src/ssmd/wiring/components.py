@@ -250,6 +250,7 @@ async def _projector(parts: Parts) -> Component:
     from ssmd.services.anchoring import Anchoring  # noqa: PLC0415 - as above
     from ssmd.services.projection_record import ProjectionRecord  # noqa: PLC0415 - as above
     from ssmd.services.projector import ProjectorService  # noqa: PLC0415 - as above
+    from ssmd.services.standing import StandingProjector  # noqa: PLC0415 - as above
 
     environment = parts.environment
     journal = await open_journal(environment, parts.variables)
@@ -259,7 +260,7 @@ async def _projector(parts: Parts) -> Component:
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
     application = Application(journal, CATALOGUE, parts.clock, parts.random, environment.config)
-    return ProjectorService(
+    projector = ProjectorService(
         journal,
         store,
         ManifestSink(store, storage),
@@ -268,6 +269,8 @@ async def _projector(parts: Parts) -> Component:
         record=ProjectionRecord(application, "projector:main"),
         anchoring=Anchoring(environment.name, journal, storage, parts.clock),
     )
+    document = environment.document
+    return StandingProjector(projector, store, application, parts.clock, feed=document.feed, zone=document.timezone)
 
 
 async def _gateway(parts: Parts) -> Component:

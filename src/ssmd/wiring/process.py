@@ -35,6 +35,7 @@ from ssmd.telemetry.logging import Level, configure_logging
 from ssmd.wiring.components import Parts, build
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.key_loads import KeyLoads
+from ssmd.wiring.monitoring import address_of, known_of, monitored
 
 STOP_S: Final = 20.0
 """How long a component may take to stop before it is cut off."""
@@ -84,7 +85,7 @@ async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: 
         process = f"{component.name}:{component.instance}"
         quiet = dataclasses.replace(environment, on_key=None)
         await stack.enter_async_context(loads.journaled(quiet, variables(), SystemClock(), system_random, process))
-        await _monitored(kind, component, given, stack)
+        component = await monitored(component, environment.name, known_of(kind, environment), address_of(given), stack)
         running = asyncio.create_task(component.run(), name=component.name)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -108,24 +109,6 @@ async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: 
                 task.cancel()
             await asyncio.gather(control, told, running, return_exceptions=True)
         log.info("stopped", instance=component.instance)
-
-
-async def _monitored(kind: str, component: Component, given: Mapping[str, str], stack: AsyncExitStack) -> None:
-    """Serve /metrics and /healthz where SSMD_MONITOR (HOST:PORT) says."""
-    address = given.get("SSMD_MONITOR", "")
-    if not address:
-        return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise Misconfigured(f"SSMD_MONITOR is {address!r}; expected HOST:PORT", mend="export SSMD_MONITOR=127.0.0.1:9090")
-    from ssmd.telemetry.metrics import Metrics, Verdict, serve_metrics  # noqa: PLC0415 - only where it is wanted
-
-    def verdict() -> Verdict:
-        health = component.health()
-        return Verdict(health.ok, health.reason)
-
-    server = await serve_metrics(Metrics(kind), verdict, host=host, port=int(port))
-    stack.push_async_callback(server.close)
 
 
 def _is_orphan(parent: int) -> bool:

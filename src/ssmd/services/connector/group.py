@@ -37,6 +37,7 @@ _SUMMED: Final = frozenset(
     {"frames", "sessions", "entries", "unacked", "tape_bytes", "facts_waiting", "publisher_recoveries", "refills",
      "unplaced", "commands_waiting", "quarantined"}
 )  # fmt: skip
+_WORST: Final = {"connected": min, "frame_age_ms": max, "publish_lag_ms": max, "disk_free_bytes": min}
 
 
 class ConnectorGroup:
@@ -110,13 +111,15 @@ class ConnectorGroup:
         await asyncio.gather(*(member.flush() for member in self._members))
 
     def health(self) -> Health:
-        """Of all connections: their counts are summed, other figures are the first one's."""
+        """Of all connections: their counts are summed, of what may go wrong the worst; other figures are the first one's."""
         if not self._members:
             return Health(ok=False, reason="not started", stats={})
         found = [member.health() for member in self._members]
         stats = dict(found[0].stats)
         for name in _SUMMED:
             stats[name] = sum(int(one.stats.get(name, 0)) for one in found)
+        for name, worst in _WORST.items():
+            stats[name] = worst(int(one.stats.get(name, 0)) for one in found)
         stats["connections"] = len(found)
         stats["markets"] = len(self._owner)
         reasons = [f"{member.instance}: {one.reason}" for member, one in zip(self._members, found, strict=True) if not one.ok]

@@ -36,6 +36,7 @@ from ssmd.services.connector.tape_keeper import TapeKeeper
 from ssmd.services.connector.tape_writing import follow, sync_tape, until_written
 from ssmd.services.connector.venue import Venue
 from ssmd.services.connector.venue_socket import Ending, VenueSocket
+from ssmd.services.connector.vital_signs import VitalSigns
 from ssmd.services.first_failure import first_failure
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher
@@ -109,6 +110,7 @@ class ConnectorService:
         self._epoch = 0
         self._fenced = ""
         self._carried: tuple[AnyFact, ...] = ()
+        self._signs = VitalSigns(clock, tape_directory, venue.pause_at)
 
     # The life of the component
 
@@ -335,6 +337,7 @@ class ConnectorService:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._signs.tick(self._recorder, written=self._written, acked=self._publisher.acked)
             if self._recorder is not None:
                 with suppress(Unavailable):
                     self._recorder.watch_clock()
@@ -383,8 +386,6 @@ class ConnectorService:
             "session": self._recorder.session if self._recorder else 0,
             "entries": self._recorder.last_n if self._recorder else 0,
             "unacked": int(publisher.acked < self._written or bool(self._recorder and self._recorder.is_gathering)),
-            "acked_session": publisher.acked.session,
-            "acked_n": publisher.acked.n,
             "tape_bytes": self._tape.size_bytes if self._tape else 0,
             "facts_waiting": facts.held if facts else 0,
             "publisher_recoveries": publisher.recoveries,
@@ -393,5 +394,7 @@ class ConnectorService:
             "commands_waiting": talk.waiting if talk is not None else 0,
             "clock_offset_ms": self._mapper.clock_offset_ns // 1_000_000 if self._mapper is not None else 0,
             "quarantined": self._quarantine.published,
+            "tape_bytes_max": self._settings.bytes_max,
         }
+        stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None)
         return Health(not reason, reason or self._pause, stats)
