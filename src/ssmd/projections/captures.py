@@ -6,6 +6,7 @@ session/{feed}/{connection}/{session}   -> Session
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ _CONNECTION: Final = "connection"
 _SESSION: Final = "session"
 
 
-class Subscribed(msgspec.Struct, frozen=True):
+class Subscribed(msgspec.Struct, frozen=True, gc=False):
     """An acknowledged subscription. `tickers`: how many, 0 = no ticker filter."""
 
     sid: int
@@ -27,7 +28,7 @@ class Subscribed(msgspec.Struct, frozen=True):
     tickers: int
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, gc=False):
     """One connection made. Times are receive times; `ended_ns` 0 = it lasts."""
 
     feed: str
@@ -49,7 +50,7 @@ class Session(msgspec.Struct, frozen=True):
     drifts: int = 0
 
 
-class Connection(msgspec.Struct, frozen=True):
+class Connection(msgspec.Struct, frozen=True, gc=False):
     """A connection as of its latest fact.
 
     Attributes:
@@ -95,38 +96,56 @@ def sessions_prefix(feed: str) -> str:
 
 
 _OF_A_SESSION: Final = (
+    capture.GapOpened,
     capture.Connected,
     capture.Subscribed,
     capture.Disconnected,
-    capture.GapOpened,
     capture.DriftDetected,
 )
 """Events that a `Session` shows."""
 
 
+@lru_cache(1 << 10)
+def _connection_key(feed: str, connection: str) -> str:
+    return row_key(_CONNECTION, feed, connection)
+
+
+@lru_cache(1 << 10)
+def _session_key(feed: str, connection: str, session: int) -> str:
+    return row_key(_SESSION, feed, connection, position_token(session))
+
+
+_replace: Final = msgspec.structs.replace
+
+
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     if not isinstance(event, capture.CaptureEvent):
         return
-    feed, name = id_parts(recorded.envelope)
-    connection_key = row_key(_CONNECTION, feed, name)
-    session_key = row_key(_SESSION, feed, name, position_token(event.session))
+    position, envelope, _ = recorded
+    feed, name = id_parts(envelope)
+    connection_key = _connection_key(feed, name)
     connection = rows.get(connection_key, Connection) or Connection(feed, name)
+    fact_ns = max(connection.fact_ns, event.ts_recv_ns)
+    if isinstance(event, capture.GapClosed):
+        rows.put(connection_key, _replace(connection, fact_ns=fact_ns, position=position))
+        return
     if isinstance(event, _OF_A_SESSION):
+        session_key = _session_key(feed, name, event.session)
         session = rows.get(session_key, Session) or Session(feed, name, event.session)
-        rows.put(session_key, _evolve_session(session, event, recorded.envelope.config))
-    if not isinstance(event, capture.GapClosed):
-        connection = _evolve_connection(connection, event)
-    rows.put(
-        connection_key,
-        msgspec.structs.replace(connection, fact_ns=max(connection.fact_ns, event.ts_recv_ns), position=recorded.position),
-    )
+        rows.put(session_key, _evolve_session(session, event, envelope.config))
+    if isinstance(event, capture.GapOpened):
+        gaps_opened = connection.gaps_opened + 1
+        rows.put(connection_key, _replace(connection, gaps_opened=gaps_opened, fact_ns=fact_ns, position=position))
+        return
+    connection = _evolve_connection(connection, event)
+    rows.put(connection_key, _replace(connection, fact_ns=fact_ns, position=position))
 
 
 def _evolve_connection(connection: Connection, event: capture.CaptureEvent) -> Connection:
-    replace = msgspec.structs.replace
+    """What the event does to it; but for gaps, which `_fold` counts, and for its place."""
     match event:
         case capture.Connected():
-            return replace(
+            return _replace(
                 connection,
                 is_connected=True,
                 since_ns=event.ts_recv_ns,
@@ -140,37 +159,36 @@ def _evolve_connection(connection: Connection, event: capture.CaptureEvent) -> C
                 sessions=connection.sessions + 1,
             )
         case capture.Disconnected(cause=cause):
-            return replace(
+            return _replace(
                 connection,
                 is_connected=False,
                 since_ns=event.ts_recv_ns,
                 cause=cause,
                 disconnects=connection.disconnects + 1,
             )
-        case capture.GapOpened():
-            return replace(connection, gaps_opened=connection.gaps_opened + 1)
         case capture.DriftDetected():
             drift = f"{event.what}: {event.frame_type}.{event.field}"
-            return replace(connection, drifts=connection.drifts + 1, drift=drift)
+            return _replace(connection, drifts=connection.drifts + 1, drift=drift)
         case capture.ClockStepped():
-            return replace(connection, clock_steps=connection.clock_steps + 1)
+            return _replace(connection, clock_steps=connection.clock_steps + 1)
         case capture.TailCut():
-            return replace(connection, tail_cuts=connection.tail_cuts + 1)
+            return _replace(connection, tail_cuts=connection.tail_cuts + 1)
         case capture.DayMarked(date=date):
-            return replace(connection, day_marked=max(connection.day_marked, date))
+            return _replace(connection, day_marked=max(connection.day_marked, date))
         case capture.Started(instance=instance, epoch=epoch, version=version):
-            return replace(connection, instance=instance, epoch=epoch, version=version)
+            return _replace(connection, instance=instance, epoch=epoch, version=version)
         case capture.Stopped(cause=cause):
-            return replace(connection, is_connected=False, cause=f"stopped: {cause}")
+            return _replace(connection, is_connected=False, cause=f"stopped: {cause}")
         case _:
             return connection
 
 
 def _evolve_session(session: Session, event: capture.CaptureEvent, config: str) -> Session:
-    replace = msgspec.structs.replace
+    if isinstance(event, capture.GapOpened):
+        return _replace(session, gaps_opened=session.gaps_opened + 1)
     match event:
         case capture.Connected():
-            return replace(
+            return _replace(
                 session,
                 connected_ns=event.ts_recv_ns,
                 url=event.url,
@@ -182,13 +200,11 @@ def _evolve_session(session: Session, event: capture.CaptureEvent, config: str) 
                 previous_session=event.previous_session,
             )
         case capture.Subscribed(sid=sid, channel=channel, tickers=tickers):
-            return replace(session, subscriptions=(*session.subscriptions, Subscribed(sid, channel, len(tickers))))
+            return _replace(session, subscriptions=(*session.subscriptions, Subscribed(sid, channel, len(tickers))))
         case capture.Disconnected(cause=cause, evidence=evidence):
-            return replace(session, ended_ns=event.ts_recv_ns, cause=cause, evidence=evidence)
-        case capture.GapOpened():
-            return replace(session, gaps_opened=session.gaps_opened + 1)
+            return _replace(session, ended_ns=event.ts_recv_ns, cause=cause, evidence=evidence)
         case capture.DriftDetected():
-            return replace(session, drifts=session.drifts + 1)
+            return _replace(session, drifts=session.drifts + 1)
         case _:
             return session
 

@@ -98,12 +98,14 @@ class Folder:
         self.projection = projection
         self.stamp = stamp
         self.passed_over: list[Poison] = []
-        """Events passed over by the latest `apply`."""
+        """Events passed over by what was committed last, or is being folded."""
+        self._is_committed = True
         self._store = store
         self._before_commit = before_commit
         self._is_strict = is_strict
         self._is_ahead = is_ahead
         self._commit: asyncio.Task[Stamp] | None = None
+        self._folded = stamp.position
         self._rows = WorkingSet(stamp, rows_cached_max)
 
     async def apply(self, batch: Sequence[Decoded], position: int) -> Changes | None:
@@ -120,10 +122,18 @@ class Folder:
             Malformed: strict, and an event cannot be folded; nothing of the batch is committed.
             RowDamaged, Conflict, Unavailable: from the store.
         """
-        self.passed_over = []
-        if position <= self.stamp.position:
-            return None
-        fold, rows, aggregates, done = self.projection.fold, self._rows, self.projection.aggregates, self.stamp.position
+        await self.fold(batch)
+        return await self.commit(position)
+
+    async def fold(self, batch: Sequence[Decoded]) -> None:
+        """Fold the events of `batch` past what is folded; nothing is committed before `commit`.
+
+        Raises:
+            as `apply`.
+        """
+        if self._is_committed:
+            self.passed_over, self._is_committed = [], False
+        fold, rows, aggregates, done = self.projection.fold, self._rows, self.projection.aggregates, self._folded
         for decoded in batch:
             at, aggregate, recorded, event, _ = decoded
             if at <= done or (aggregate and aggregate not in aggregates):
@@ -137,7 +147,16 @@ class Folder:
                 await self._fold_again(decoded, recorded, event, error)
             else:
                 rows.keep()
-        changes = rows.changes(self.stamp, position, len(self.passed_over))
+        if batch:
+            self._folded = max(done, batch[-1].position)
+
+    async def commit(self, position: int) -> Changes | None:
+        """Commit what was folded, with `position` as the generation's new one; see `apply`."""
+        self._is_committed = True
+        if position <= self.stamp.position:
+            return None
+        self._folded = position
+        changes = self._rows.changes(self.stamp, position, len(self.passed_over))
         self._before_commit()
         await self.settle()
         after = self.stamp._replace(

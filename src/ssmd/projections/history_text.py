@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
 from ssmd.domain import archive, capture, dead_letter, projection, secmaster_sync, trading_day
@@ -12,6 +14,12 @@ _TICKERS_NAMED_MAX = 3
 
 def describe(event: msgspec.Struct) -> str:
     """What happened, as one line; an event nobody taught it is named by its fields."""
+    # The two of which there are by far the most: everything else is told apart by asking one type after the other.
+    kind = type(event)
+    if kind is capture.GapOpened:
+        return _gap_opened(cast("capture.GapOpened", event))
+    if kind is capture.GapClosed:
+        return _gap_closed(cast("capture.GapClosed", event))
     if isinstance(event, capture.CaptureEvent):
         return _capture(event)
     if isinstance(event, archive.EVENTS):
@@ -19,6 +27,24 @@ def describe(event: msgspec.Struct) -> str:
     if isinstance(event, trading_day.EVENTS):
         return _trading_day(event)
     return describe_control(event) or _fields(event)
+
+
+def _gap_opened(event: capture.GapOpened) -> str:
+    sequence = f", expected {event.seq_expected}, found {event.seq_found}" if event.seq_expected else ""
+    where = f" on {event.channel}" if event.channel else ""
+    return (
+        f"gap {event.gap_id} opened{where} for {_tickers(event.tickers)} from {utc_text(event.start_ns)}:"
+        f" {event.cause}{sequence}{_because(event.evidence)}"
+    )
+
+
+def _gap_closed(event: capture.GapClosed) -> str:
+    end_ns = event.end_ns
+    seconds, rest = divmod(max(0, end_ns - event.start_ns), 1_000_000_000)
+    return (
+        f"gap {event.gap_id} closed for {_tickers(event.tickers)} at {utc_text(end_ns)}"
+        f" after {seconds}.{rest // 1_000_000:03} s"
+    )
 
 
 def _capture(event: capture.CaptureEvent) -> str:
@@ -30,16 +56,6 @@ def _capture(event: capture.CaptureEvent) -> str:
         case capture.Disconnected(cause=cause, evidence=evidence, code=code):
             closed = f", close code {code}" if code else ""
             return f"disconnected: {cause}{closed}{_because(evidence)}"
-        case capture.GapOpened():
-            sequence = f", expected {event.seq_expected}, found {event.seq_found}" if event.seq_expected else ""
-            where = f" on {event.channel}" if event.channel else ""
-            return (
-                f"gap {event.gap_id} opened{where} for {_tickers(event.tickers)} from {utc_text(event.start_ns)}:"
-                f" {event.cause}{sequence}{_because(event.evidence)}"
-            )
-        case capture.GapClosed():
-            end = utc_text(event.end_ns)
-            return f"gap {event.gap_id} closed for {_tickers(event.tickers)} at {end} after {_seconds(event)} s"
         case capture.DriftDetected():
             return f"drift: {event.what} in {event.frame_type}.{event.field}{_because(event.detail)}"
         case capture.ClockStepped(step_ns=step_ns):
@@ -184,16 +200,13 @@ def _because(reason: str) -> str:
 
 
 def _tickers(tickers: tuple[str, ...]) -> str:
+    if len(tickers) == 1:
+        return tickers[0]
     if not tickers:
         return "all tickers"
     named = ", ".join(tickers[:_TICKERS_NAMED_MAX])
     more = len(tickers) - _TICKERS_NAMED_MAX
     return f"{named} and {more} more" if more > 0 else named
-
-
-def _seconds(event: capture.GapClosed) -> str:
-    seconds, rest = divmod(max(0, event.end_ns - event.start_ns), 1_000_000_000)
-    return f"{seconds}.{rest // 1_000_000:03}"
 
 
 def _fields(event: msgspec.Struct) -> str:

@@ -173,12 +173,20 @@ async def fold_until(
     after = min(folder.stamp.position for folder in folders)
     if after < position:
         replay = journal.replay(after=after, until=position, filters=sorted(aggregates))
+        folded = 0
         # Closed here whatever a fold or a commit comes to: the reading holds a connection.
-        async with closing(gathered(replay, batch_events)) as batches:
+        async with closing(replay) as batches:
             async for batch in batches:
+                # Folded as it comes, while the processor still has it at hand, and let go of: half the time it takes to
+                # gather all of a commit first.
                 events = decode_events(batch, catalogue, aggregates)
+                folded += len(batch)
                 for folder in folders:
-                    await folder.apply(events, batch[-1].position)
+                    await folder.fold(events)
+                    if folded >= batch_events:
+                        await folder.commit(batch[-1].position)
+                if folded >= batch_events:
+                    folded = 0
     for folder in folders:
         await folder.apply((), position)
         await folder.settle()

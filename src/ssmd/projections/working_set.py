@@ -78,7 +78,9 @@ class WorkingSet:
         # Keys the batch wrote, in order; may hold some whose write was undone.
         self._changed: dict[str, None] = {}
         self._undo: list[tuple[str, msgspec.Struct | None]] = []
-        self._added: set[str] = set()
+        # Rows the batch `add`ed that no fold has asked for since, and the keys of those the event at hand added.
+        self._added: dict[str, msgspec.Struct] = {}
+        self._added_now: list[str] = []
         # Hashes of the keys that may be stored but are not in memory. None = not known: the generation had rows already. Of
         # one that began here everything is known, and a key not in it does not exist: nothing needs to be asked.
         self._present: set[int] | None = None if stamp.rows else set()
@@ -89,6 +91,8 @@ class WorkingSet:
         known = self._now.get(key, _MISSING)
         if known is not _MISSING:
             return cast("RowType | None", known)
+        if key in self._added:
+            return cast("RowType", self._take_up(key))
         stored = self._read(key)
         value = self._now[key] = None if stored is None else decode_row(stored, row)
         return value
@@ -97,10 +101,11 @@ class WorkingSet:
         self._write(key, value)
 
     def add(self, key: str, value: msgspec.Struct) -> None:
-        self._undo.append((key, self._now.get(key, _MISSING)))
-        self._now[key] = value
-        self._changed[key] = None
-        self._added.add(key)
+        if key in self._now or key in self._added:
+            self._write(key, value)
+            return
+        self._added[key] = value
+        self._added_now.append(key)
 
     def delete(self, key: str) -> None:
         self._write(key, None)
@@ -108,10 +113,20 @@ class WorkingSet:
     def _write(self, key: str, value: msgspec.Struct | None) -> None:
         before = self._now.get(key, _MISSING)
         if before is _MISSING:
-            self._read(key)
+            if key in self._added:
+                before = self._take_up(key)
+            else:
+                self._read(key)
         self._undo.append((key, before))
         self._now[key] = value
         self._changed[key] = None
+
+    def _take_up(self, key: str) -> msgspec.Struct:
+        """From now on an added row is one like others: known not to be stored."""
+        value = self._now[key] = self._added.pop(key)
+        self._stored[key] = None
+        self._changed[key] = None
+        return value
 
     def _read(self, key: str) -> bytes | None:
         """Stored bytes of a row before the batch."""
@@ -129,36 +144,38 @@ class WorkingSet:
     def keep(self) -> None:
         """The event at hand is folded: its writes belong to the batch."""
         self._undo.clear()
+        self._added_now.clear()
 
     def discard(self) -> None:
         """The event at hand is not folded: its writes never were."""
         for key, before in reversed(self._undo):
             if before is _MISSING:
                 self._now.pop(key, None)
-                self._added.discard(key)
             else:
                 self._now[key] = before
+        for key in self._added_now:
+            if self._added.pop(key, None) is None:
+                self._now[key] = None
         self._undo.clear()
+        self._added_now.clear()
 
     def changes(self, stamp: Stamp, position: int, skipped: int) -> Changes:
         """What the batch did to the generation at `stamp`. The next batch is based on it: it has to be committed."""
-        puts: dict[str, bytes] = {}
-        added: list[str] = []
-        removed: list[str] = []
-        plus = minus = 0
         encode, now, stored, from_bytes, sha256 = _encoder.encode, self._now, self._stored, int.from_bytes, hashlib.sha256
+        puts: dict[str, bytes] = {}
+        plus = minus = 0
+        # As `row_digest`, without the call: this is once per row of a rebuild.
+        for key, new in self._added.items():
+            value_bytes = puts[key] = encode(new)
+            plus += from_bytes(sha256(b"%b\0%b" % (key.encode(), value_bytes)).digest(), "big")
+        added, removed = list(puts), list[str]()
+        self._forgotten.update({key.partition("/")[0] for key in added})
         for key in self._changed:
             value = now.get(key, _MISSING)
             if value is _MISSING:
                 continue
-            is_added = key in self._added
-            before = None if is_added else stored.get(key)
-            after = None if value is None else encode(value)
-            if is_added:
-                del now[key]
-                self._forgotten.add(_table(key))
-            else:
-                stored[key] = after
+            before = stored.get(key)
+            after = stored[key] = None if value is None else encode(value)
             if before == after:
                 continue
             if before is None:
@@ -169,10 +186,8 @@ class WorkingSet:
                 removed.append(key)
             else:
                 puts[key] = after
-                # As `row_digest`, without the call: this is once per row of a rebuild.
                 plus += from_bytes(sha256(b"%b\0%b" % (key.encode(), after)).digest(), "big")
-        self._changed = {}
-        self._added = set()
+        self._changed, self._added = {}, {}
         if len(now) > self._rows_cached_max:
             self._forget()
         digest = shift_digest(int(stamp.digest, 16), added=plus, removed=minus)
