@@ -36,6 +36,11 @@ def market(env: str, feed: str, kind: str, ticker: str) -> str:
     return f"{encode_token(env)}.md.{encode_token(feed)}.{kind}.{encode_token(ticker)}"
 
 
+def kind_filter(env: str, feed: str, kind: str) -> str:
+    """All tickers' records of one kind."""
+    return f"{encode_token(env)}.md.{encode_token(feed)}.{kind}.*"
+
+
 def market_filter(env: str, feed: str) -> str:
     """All records and marks of a feed."""
     return f"{encode_token(env)}.md.{encode_token(feed)}.>"
