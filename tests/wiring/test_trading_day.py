@@ -15,8 +15,9 @@ from ssmd.projections import queries
 from ssmd.projections.views import Views, fold_views
 from ssmd.streams.journal import RecordedEvent
 from ssmd.streams.journal_memory import MemoryJournal
-from ssmd.wiring import trading_day as procedures
-from ssmd.wiring.trading_day import ComponentName, DayProcedure, end_day, start_day, today_in
+from ssmd.wiring import day_steps
+from ssmd.wiring.day_steps import ComponentName, DayProcedure
+from ssmd.wiring.trading_day import end_day, start_day, today_in
 
 DATE = "2026-05-14"
 T0 = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
@@ -78,8 +79,8 @@ class Day:
 
 @pytest.fixture
 def day(monkeypatch: pytest.MonkeyPatch) -> Day:
-    monkeypatch.setattr(procedures, "POLL_S", 0.001)
-    monkeypatch.setattr(procedures, "HEALTHY_WITHIN_S", 0.05)
+    monkeypatch.setattr(day_steps, "POLL_S", 0.001)
+    monkeypatch.setattr(day_steps, "HEALTHY_WITHIN_S", 0.05)
     return Day()
 
 

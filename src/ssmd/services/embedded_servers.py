@@ -257,7 +257,7 @@ async def start_nats(
         Misconfigured: as `prepare_nats`.
         Unavailable: it ended, or was not ready within `deadline_s`; with the last lines of its log.
     """
-    return await _start_on_port(
+    return await start_prepared(
         lambda: prepare_nats(directory, port=port, sync_always=sync_always, log_path=log_path, say=say), port, deadline_s
     )
 
@@ -271,14 +271,15 @@ async def start_cache(
     say: Callable[[str], None] | None = None,
 ) -> RunningServer:
     """`prepare_cache`, then start it and wait until it answers PING. Raises as `start_nats`."""
-    return await _start_on_port(lambda: prepare_cache(directory, port=port, log_path=log_path, say=say), port, deadline_s)
+    return await start_prepared(lambda: prepare_cache(directory, port=port, log_path=log_path, say=say), port, deadline_s)
 
 
 class _PortTaken(Unavailable):
     """Somebody took the port between our look and the server's bind."""
 
 
-async def _start_on_port(prepare: Callable[[], Awaitable[PreparedServer]], port: int, deadline_s: float) -> RunningServer:
+async def start_prepared(prepare: Callable[[], Awaitable[PreparedServer]], port: int, deadline_s: float) -> RunningServer:
+    """Prepare and start; with other ports where somebody took one in between and `port` is 0."""
     for attempt in range(_PORT_ATTEMPTS):
         prepared = await prepare()
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+from ssmd.services.processes import mark_of
+
 LOOPBACK = "127.0.0.1"
 _PROBE_S = 0.5
 
@@ -24,6 +26,13 @@ async def cache_ready(port: int, pid: int) -> bool:
     """Whether the Redis-compatible server on `port` is process `pid` and has loaded its data. Never raises."""
     answer = await _exchange(port, b"PING\r\nINFO server\r\nQUIT\r\n")
     return answer.startswith(b"+PONG") and f"process_id:{pid}\r\n".encode() in answer
+
+
+async def temporal_ready(http_port: int, namespace: str, pid: int) -> bool:
+    """Whether the Temporal server that listens on `http_port` has its namespace, and process `pid` lives. Never raises."""
+    answer = await _json_at(http_port, f"/api/v1/namespaces/{namespace}")
+    info = answer.get("namespaceInfo")
+    return isinstance(info, dict) and info.get("name") == namespace and mark_of(pid) is not None
 
 
 async def _json_at(port: int, path: str) -> dict[str, object]:

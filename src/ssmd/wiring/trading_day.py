@@ -1,6 +1,7 @@
-"""How a trading day is started and ended: the steps, in order, each journaled when it is done.
+"""How a trading day is started, ended, rolled, recovered, and ended by force: `day_steps`, in order.
 
 Plain async functions that may be called again after any failure: what is done stays done, what is not is done then.
+Who asks second while somebody else is at it is refused, and told who; where that one is gone, the second goes on.
 """
 
 from __future__ import annotations
@@ -8,82 +9,52 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import zoneinfo
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
+from ssmd import __version__
 from ssmd.application.handler import Application
-from ssmd.clock import Clock, date_of
-from ssmd.domain import archive, trading_day
+from ssmd.clock import Clock, date_of, iso_of
+from ssmd.domain import trading_day
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.domain.trading_day import ActivateDay, CompleteDay, DayCommand, EndDay, FailDay, Phase, RecordStep, StartDay, Totals
-from ssmd.errors import SsmdError, Unavailable
+from ssmd.domain.envelope import AggregateId, Envelope
+from ssmd.domain.trading_day import (
+    PHASE_OF,
+    ActivateDay,
+    CompleteDay,
+    EndDay,
+    FailDay,
+    ForceEndDay,
+    Phase,
+    RecoverDay,
+    StartDay,
+)
+from ssmd.errors import Rejected, SsmdError
 from ssmd.identifiers import RandomBytes, uuid7
-from ssmd.projections import queries
 from ssmd.projections.views import Views, freshest_views
 from ssmd.registry.documents import EnvironmentDocument
-from ssmd.services.archive_positions import load_positions
-from ssmd.services.standby import holder_of
-from ssmd.streams.control import ControlClient
+from ssmd.streams.control import ControlClient, ControlServer
 from ssmd.wiring.backends import open_journal, open_rows_store
+from ssmd.wiring.day_steps import (
+    ARCHIVERS,
+    ComponentName,
+    DayProcedure,
+    decide_day,
+    do_step,
+    health_of,
+    steps_of,
+    totals_of,
+)
 from ssmd.wiring.environment import ResolvedEnvironment
 
-HEALTHY_WITHIN_S: Final = 30.0
-FLUSHED_WITHIN_S: Final = 120.0
+AT_WORK: Final = "day"
+"""As this component, under its request's id, whoever works on a day answers health."""
+AT_WORK_WITHIN_S: Final = 1.0
+"""Who began a moment ago may not answer yet."""
 POLL_S: Final = 0.2
-ASK_TIMEOUT_S: Final = 5.0
-
-ARCHIVERS: Final = ("raw-archiver", "normalized-archiver")
-CONNECTORS: Final = ("connector",)
-PROJECTORS: Final = ("projector",)
-FLUSHES: Final = (
-    (CONNECTORS, "published what it captured"),
-    (ARCHIVERS, "sealed what it held"),
-    (PROJECTORS, "caught up with the journal"),
-)
-
-
-class ComponentName(NamedTuple):
-    """A component as its control subjects name it."""
-
-    component: str
-    instance: str
-
-    def __str__(self) -> str:
-        return f"{self.component} {self.instance}"
-
-
-class Control(Protocol):
-    """Asks running components (`streams.control.ControlClient`)."""
-
-    async def request(self, component: str, instance: str, verb: str, timeout_s: float) -> Mapping[str, Any]:
-        """The component's answer: {"ok": bool, "reason": str, ...}.
-
-        Raises:
-            Unavailable: none within `timeout_s`.
-        """
-        ...
-
-
-class DayProcedure(NamedTuple):
-    """What starting and ending a day need.
-
-    Attributes:
-        feed: whose data the day's totals count.
-        components: that must be healthy before the day is active.
-        views: opens the views as fresh as the journal.
-        say: told each step when it is done.
-        actor, correlation_id: of every event written.
-    """
-
-    feed: str
-    application: Application
-    control: Control
-    components: Sequence[ComponentName]
-    views: Callable[[], Awaitable[Views]]
-    say: Callable[[str], None]
-    actor: str
-    correlation_id: str
+_ASKED_BY: Final = frozenset({"trading-day.start-requested.v1", "trading-day.end-requested.v1", "trading-day.recovered.v1"})
+_PHASE_IN: Final[dict[str, Phase]] = {status: phase for phase, status in PHASE_OF.items()}
 
 
 def components_of(environment: EnvironmentDocument) -> tuple[ComponentName, ...]:
@@ -105,24 +76,45 @@ def today_in(timezone: str, clock: Clock) -> str:
     return moment.date().isoformat()
 
 
+def before(date: str) -> str:
+    """The calendar date before `date`."""
+    return (dt.date.fromisoformat(date) - dt.timedelta(days=1)).isoformat()
+
+
+def refuse_date(phase: Phase, date: str, today: str, *, is_forced: bool, reason: str) -> None:
+    """The rule for what people ask for; a schedule asks for the date of its own time, however late.
+
+    Today may be started; today and yesterday may be ended (a day's end comes after its midnight). With force and a reason
+    yesterday may be started, and any past day ended. Tomorrow is nobody's.
+
+    Raises:
+        Rejected: which rule says no.
+    """
+    if date > today:
+        raise Rejected("day-in-the-future", f"trading day {date} has not come: today is {today}", mend=f"ssmd day {phase}")
+    if is_forced and not reason.strip():
+        raise Rejected("no-reason", "force needs a reason, for the history", mend="--reason TEXT")
+    first = today if phase == "start" else before(today)
+    if is_forced:
+        first = before(today) if phase == "start" else ""
+    if date < first:
+        rest = "" if is_forced else ", with --force and a reason "
+        allowed = f"{first or 'any past day'}{rest + (before(today) if phase == 'start' else 'any past day') if rest else ''}"
+        raise Rejected(
+            "day-in-the-past",
+            f"trading day {date} is over: today is {today}; what may be {phase}ed by hand is {allowed}",
+            mend=f"ssmd day show --date {date}",
+        )
+
+
 async def start_day(procedure: DayProcedure, date: str, reason: str = "") -> trading_day.State:
     """Start the day `date`: every component healthy, then active. The day's state afterwards.
 
     Raises:
-        Rejected: the day cannot be started.
+        Rejected: the day cannot be started, or somebody else is starting it.
         Unavailable: a component is not healthy in time (journaled as the day's error), or the journal is away.
     """
-    state = await _decide(procedure, date, StartDay(date, reason))
-    if state.status == "active":
-        procedure.say(f"trading day {date} is active already")
-        return state
-    async with _Attempt(procedure, date):
-        for name in procedure.components:
-            detail = await _until_healthy(procedure.control, name)
-            await _step(procedure, date, "start", f"{name} is healthy", detail)
-    state = await _decide(procedure, date, ActivateDay())
-    procedure.say(f"trading day {date} is active")
-    return state
+    return await _go(procedure, "start", date, await begin(procedure, date, StartDay(date, reason)))
 
 
 async def end_day(procedure: DayProcedure, date: str, reason: str = "") -> trading_day.State:
@@ -134,99 +126,99 @@ async def end_day(procedure: DayProcedure, date: str, reason: str = "") -> tradi
         the day's state afterwards.
 
     Raises:
-        Rejected: the day cannot be ended.
+        Rejected: the day cannot be ended, or somebody else is ending it.
         Unavailable: a component is not done in time (journaled as the day's error).
     """
-    state = await _decide(procedure, date, EndDay(date, reason))
-    if state.status == "complete":
-        procedure.say(f"trading day {date} is complete already")
-        return state
-    async with _Attempt(procedure, date):
-        # The order matters: each holds what the one before it has handed on.
-        for kinds, done in FLUSHES:
-            if kinds == PROJECTORS:
-                await _complete_partitions(procedure, date)
-            for name in procedure.components:
-                if name.component in kinds:
-                    await _flush(procedure, date, name, done)
-        totals = await totals_of(await procedure.views(), procedure.feed, date)
-    state = await _decide(procedure, date, CompleteDay(totals))
-    procedure.say(f"trading day {date} is complete")
+    return await _go(procedure, "end", date, await begin(procedure, date, EndDay(date, reason)))
+
+
+async def roll_day(procedure: DayProcedure, date: str, reason: str = "") -> trading_day.State:
+    """End the day before `date` where it is still on, then start `date`. Raises as both."""
+    state = await procedure.application.state(trading_day.DECIDER, (before(date),))
+    if state.status in {"active", "ending", "error"}:
+        await end_day(procedure, before(date), reason)
+    return await start_day(procedure, date, reason)
+
+
+async def recover_day(procedure: DayProcedure, date: str, reason: str = "") -> trading_day.State:
+    """Go on with the day where an error, a failure or a dead process left it. Raises as `start_day` and `end_day`."""
+    state = await begin(procedure, date, RecoverDay(reason))
+    phase = _PHASE_IN.get(state.status)
+    return state if phase is None else await _go(procedure, phase, date, state)
+
+
+async def force_end_day(procedure: DayProcedure, date: str, reason: str) -> trading_day.State:
+    """End the day without its steps: nobody is asked, and its totals stay unknown. Raises Rejected."""
+    if not reason.strip():
+        raise Rejected("no-reason", "an end by force needs a reason, for the history", mend="--reason TEXT")
+    state = await decide_day(procedure, date, ForceEndDay(reason))
+    procedure.say(f"trading day {date} is {state.status}")
     return state
 
 
-async def _complete_partitions(procedure: DayProcedure, date: str) -> None:
-    """Call what is sealed of the date complete. A capture that goes on opens its partition again with its next seal."""
-    for line in await queries.inventory(await procedure.views(), procedure.feed, date, date):
-        if line.status == "open" and line.segments:
-            await procedure.application.handle(
-                archive.DECIDER,
-                (procedure.feed, date, line.type, line.partition),
-                archive.CompletePartition("day-end"),
-                actor=procedure.actor,
-                correlation_id=procedure.correlation_id,
-            )
-
-
-async def _flush(procedure: DayProcedure, date: str, name: ComponentName, done: str) -> None:
-    """Let one component hand on what it holds; the step is journaled."""
-    if name.component in CONNECTORS and await _health(procedure.control, name) is None:
-        await _step(procedure, date, "end", f"{name} does not run", "what it had not published is on its tape")
-        return
-    if name.component in ARCHIVERS:
-        name = await _that_archives(procedure, name)
-    answer = await procedure.control.request(*name, "flush", FLUSHED_WITHIN_S)
-    if not answer.get("ok"):
-        raise Unavailable(f"{name} could not flush: {_reason(answer)}", mend=f"ssmd day end --date {date}")
-    await _step(procedure, date, "end", f"{name} {done}", str(answer.get("reason", "")))
-
-
-async def _that_archives(procedure: DayProcedure, name: ComponentName) -> ComponentName:
-    """The instance that archives now: `name`, or a standby that took over from it. A takeover is waited for.
+async def begin(procedure: DayProcedure, date: str, command: StartDay | EndDay | RecoverDay) -> trading_day.State:
+    """Ask for a phase of the day; where it is in "starting" or "ending" then, its steps are the caller's to do.
 
     Raises:
-        Unavailable: none does.
+        Rejected: a rule says no, or "day-at-work": somebody else does it now; the message says who.
     """
-    data_type = name.component.removesuffix("-archiver")
+    handled = await procedure.application.handle(
+        trading_day.DECIDER, (date,), command, actor=procedure.actor, correlation_id=procedure.correlation_id
+    )
+    if handled.state.status in _PHASE_IN and not handled.events:
+        asked = await _asked_by(procedure, date)
+        if asked is not None and asked.correlation_id != procedure.correlation_id and await _is_at_work(procedure, asked):
+            doing = handled.state.status
+            raise Rejected(
+                "day-at-work",
+                f"trading day {date} is {doing} already: {asked.actor} asked for it at {iso_of(asked.ts_ns)} "
+                f"(request {asked.correlation_id})",
+                mend=f"ssmd day status --date {date} --follow",
+            )
+    return handled.state
+
+
+async def _asked_by(procedure: DayProcedure, date: str) -> Envelope | None:
+    """The event that began what the day is in now."""
+    events = await procedure.application.journal.load(AggregateId(trading_day.AGGREGATE, (date,)))
+    return next((one.envelope for one in reversed(events) if one.envelope.type in _ASKED_BY), None)
+
+
+async def _is_at_work(procedure: DayProcedure, asked: Envelope) -> bool:
+    """Whether whoever asked still lives. Temporal sees to its workflows (their requests are named by a path)."""
+    if "/" in asked.correlation_id:
+        return True
     try:
-        async with asyncio.timeout(HEALTHY_WITHIN_S):
-            while True:
-                positions = await load_positions(procedure.application.journal, procedure.feed, data_type)
-                for instance in dict.fromkeys((holder_of(positions) or name.instance, name.instance)):
-                    asked = ComponentName(name.component, instance)
-                    health = await _health(procedure.control, asked)
-                    if health is not None and not health.get("stats", {}).get("stands_by_for"):
-                        return asked
+        async with asyncio.timeout(AT_WORK_WITHIN_S):
+            who = ComponentName(AT_WORK, asked.correlation_id)
+            while await health_of(procedure.control, who) is None:  # noqa: ASYNC110 - another process says it
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        raise Unavailable(f"no {name.component} archives", mend="ssmd up, or see its log under .ssmd/") from None
+        return False
+    return True
 
 
-async def _health(control: Control, name: ComponentName) -> Mapping[str, Any] | None:
-    """The component's word on itself; None = it does not answer."""
-    try:
-        return await control.request(*name, "health", ASK_TIMEOUT_S)
-    except Unavailable:
-        return None
+async def _go(procedure: DayProcedure, phase: Phase, date: str, state: trading_day.State) -> trading_day.State:
+    """Do the steps of a phase that was begun; an error in them is the day's."""
+    if state.status != PHASE_OF[phase]:
+        procedure.say(f"trading day {date} is {state.status} already")
+        return state
+    async with _Attempt(procedure, date):
+        for step in steps_of(procedure, phase):
+            await do_step(procedure, phase, date, step)
+        state = await finish(procedure, phase, date)
+    procedure.say(f"trading day {date} is {state.status}")
+    return state
 
 
-async def totals_of(views: Views, feed: str, date: str) -> Totals:
-    """What the inventory of `feed` and the gaps that opened on `date` (UTC) come to."""
-    records: dict[str, int] = {}
-    messages = segments = size_bytes = 0
-    for line in await queries.inventory(views, feed, date, date):
-        segments += line.segments
-        size_bytes += line.size_bytes
-        if line.type == "raw":
-            messages += line.records
-        elif line.kind:
-            records[line.kind] = records.get(line.kind, 0) + line.records
-    gaps = sum(1 for gap in await queries.gaps(views, feed, date) if date_of(gap.start_ns) == date)
-    return Totals(messages=messages, records=dict(sorted(records.items())), segments=segments, size_bytes=size_bytes, gaps=gaps)
-
-
-def _reason(answer: Mapping[str, Any]) -> str:
-    return str(answer.get("reason") or "it gave no reason")
+async def finish(procedure: DayProcedure, phase: Phase, date: str) -> trading_day.State:
+    """Call the phase done, its steps being so."""
+    if phase == "start":
+        return await decide_day(procedure, date, ActivateDay())
+    state = await procedure.application.state(trading_day.DECIDER, (date,))
+    if state.status == "complete":
+        return state  # the totals stand, whatever was captured since
+    return await decide_day(procedure, date, CompleteDay(await totals_of(await procedure.views(), procedure.feed, date)))
 
 
 class _Attempt:
@@ -243,42 +235,9 @@ class _Attempt:
         if not isinstance(error, SsmdError):
             return
         try:
-            await _decide(self._procedure, self._date, FailDay(error.message))
+            await decide_day(self._procedure, self._date, FailDay(error.message))
         except SsmdError as second:
             error.add_note(f"and the day's error could not be journaled: {second.message}")
-
-
-async def _decide(procedure: DayProcedure, date: str, command: DayCommand) -> trading_day.State:
-    handled = await procedure.application.handle(
-        trading_day.DECIDER, (date,), command, actor=procedure.actor, correlation_id=procedure.correlation_id
-    )
-    return handled.state
-
-
-async def _step(procedure: DayProcedure, date: str, phase: Phase, step: str, detail: str) -> None:
-    await _decide(procedure, date, RecordStep(phase, step, detail))
-    procedure.say(f"{step}{f' ({detail})' if detail else ''}")
-
-
-async def _until_healthy(control: Control, name: ComponentName) -> str:
-    """Wait until the component says that it is well; "" (what it could add is in its own health)."""
-    reason = "it did not answer"
-    try:
-        async with asyncio.timeout(HEALTHY_WITHIN_S):
-            while True:
-                try:
-                    health = await control.request(*name, "health", ASK_TIMEOUT_S)
-                except Unavailable as error:
-                    reason = error.message
-                else:
-                    if health.get("ok"):
-                        return ""
-                    reason = _reason(health)
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise Unavailable(
-            f"{name} was not healthy within {HEALTHY_WITHIN_S:g} s: {reason}", mend="ssmd up, or see its log under .ssmd/"
-        ) from None
 
 
 @asynccontextmanager
@@ -290,20 +249,36 @@ async def day_procedure(
     random: RandomBytes,
     actor: str,
     say: Callable[[str], None],
+    is_whole: bool = False,
+    request: str = "",
 ) -> AsyncGenerator[DayProcedure]:
     """The procedure for a running environment, with its connections open.
+
+    Args:
+        is_whole: with the security master's sync at the start, and the archive read at the end.
+        request: correlation id; default: made anew, and while the block runs its health can be asked.
 
     Raises:
         Unavailable: the environment does not run, or a server of it does not answer.
     """
+    from ssmd.wiring.day_duties import sync_of, verify_of  # noqa: PLC0415 - imports much that a lean day does not need
+
     async with AsyncExitStack() as stack:
         journal = await open_journal(environment, variables)
         stack.push_async_callback(journal.close)
-        control = await ControlClient.open(environment.server_url("transport", variables), environment.name)
+        url = environment.server_url("transport", variables)
+        control = await ControlClient.open(url, environment.name)
         stack.push_async_callback(control.close)
         store = open_rows_store(environment, variables, random) if environment.document.cache.backend == "redis" else None
         if store is not None:
             stack.push_async_callback(store.close)
+        request_id = request or uuid7(clock.now_ns(), random)
+        if not request:
+            server = ControlServer(
+                url, environment.name, AT_WORK, request_id, {"health": _well}, version=__version__, random=random
+            )
+            answering = asyncio.create_task(server.run(), name="day at work")
+            stack.push_async_callback(_ended, answering)
 
         async def views() -> Views:
             return await freshest_views(store, journal)
@@ -316,5 +291,16 @@ async def day_procedure(
             views=views,
             say=say,
             actor=actor,
-            correlation_id=uuid7(clock.now_ns(), random),
+            correlation_id=request_id,
+            sync=sync_of(environment, variables, clock, random, actor) if is_whole else None,
+            verify=verify_of(environment, variables, journal) if is_whole else None,
         )
+
+
+async def _well() -> Mapping[str, Any]:
+    return {"ok": True, "reason": ""}
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
