@@ -222,7 +222,9 @@ async def all_markets(venues: Venues, directory: Path, markets: int, churn: int,
 
 
 def _is_placed(stats: dict[str, Any], markets: int) -> bool:
-    return int(stats.get("markets", 0)) >= markets and not stats["unplaced"] and stats["commands_waiting"] == 0
+    # A connection that is not there yet has nothing to place.
+    is_connected = int(stats.get("sessions", 0)) >= int(stats.get("connections", 1))
+    return is_connected and int(stats["markets"]) >= markets and not stats["unplaced"] and stats["commands_waiting"] == 0
 
 
 async def load(venues: Venues, directory: Path, seconds: float) -> dict[str, Any]:
