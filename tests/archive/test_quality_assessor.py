@@ -191,7 +191,7 @@ async def test_a_venue_that_cannot_be_asked_is_said_so(make_world: Any) -> None:
 
 
 _RUN = """
-import asyncio, json, resource, sys
+import asyncio, json, sys
 from pathlib import Path
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
@@ -202,7 +202,10 @@ storage = LocalStorage(Path(sys.argv[1]))
 make = lambda session: KalshiMapper("kalshi", session)
 measures = asyncio.run(measure_day(storage, "test", "kalshi", "2026-05-14", "UTC", make, lambda *_: None))
 report = assessed("kalshi", "2026-05-14", measures, Told(None, "not asked"), []).report
-rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss: a child inherits that from the process it was forked from, which is the whole test run.
+found = Path("/proc/self/status")
+status = dict(line.split(":", 1) for line in found.read_text().splitlines()) if found.exists() else {}
+rss = int(status.get("VmHWM", "0").split()[0]) * 1024
 sys.stdout.buffer.write(msgspec.json.encode({"rss": rss, "report": report, "counts": [one.counts for one in measures]}))
 """
 

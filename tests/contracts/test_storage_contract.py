@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -160,7 +161,28 @@ async def test_a_key_outside_the_grammar_is_refused(storage: Storage, key: str, 
             await attempt
 
 
+async def test_what_can_be_used_passes_its_check_and_shows_no_trace(storage: Storage) -> None:
+    await storage.check()
+    await storage.check()
+    assert [key for key in await keys_of(storage) if not key.startswith("ssmd-probe/")] == []
+
+
 class TestLocal:
+    async def test_a_directory_that_cannot_be_used_is_misconfigured(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(Misconfigured, match=r"Not a directory|File exists") as found:
+            await LocalStorage(tmp_path / "file").check()
+        assert "this user can write" in found.value.mend
+
+    async def test_a_full_disk_is_not_a_wrong_setting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("ssmd.archive.storage_local.os.link", full)
+        with pytest.raises(Unavailable, match="No space left"):
+            await LocalStorage(tmp_path / "archive").check()
+        assert list((tmp_path / "archive").iterdir()) == []
+
     async def test_a_symbolic_link_is_not_followed(self, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
@@ -347,8 +369,7 @@ class TestS3:
 
     async def test_check_proves_that_conditions_hold(self, s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         storage = S3Storage(access_to(s3_server))
-        await storage.check()
-        await storage.check()
+        await storage.put("made", b"")
 
         async def overwrites(*_: object) -> bool:
             return True
@@ -356,4 +377,30 @@ class TestS3:
         monkeypatch.setattr(storage, "_put_if_absent", overwrites)
         with pytest.raises(Misconfigured, match="If-None-Match"):
             await storage.check()
+        await storage.close()
+
+    @pytest.mark.parametrize(
+        ("change", "told", "mend"),
+        [
+            ({}, "NoSuchBucket", "make the bucket t-"),
+            ({"secret_key": "other"}, "SignatureDoesNotMatch", "storage.key"),
+            ({"access_key": "other"}, "InvalidAccessKeyId", "storage.key"),
+            ({"url": "localhost:1"}, "Invalid endpoint: localhost:1", "http://HOST:PORT"),
+        ],
+        ids=["bucket", "secret", "key", "url"],
+    )
+    async def test_what_is_set_wrong_is_told_by_the_check(
+        self, s3_server: Any, change: dict[str, str], told: str, mend: str
+    ) -> None:
+        storage = S3Storage(access_to(s3_server)._replace(**change))
+        with pytest.raises(Misconfigured, match=told) as found:
+            await storage.check()
+        assert mend in found.value.mend
+        await storage.close()
+
+    async def test_a_server_that_is_away_is_no_wrong_setting(self) -> None:
+        storage = S3Storage(S3Access("nowhere", "a", "b", "http://127.0.0.1:9"), attempts_max=2)
+        with pytest.raises(Unavailable, match="nowhere") as found:
+            await storage.check()
+        assert "that the server runs" in found.value.mend
         await storage.close()

@@ -80,6 +80,15 @@ class Storage(Protocol):
         """Remove the object, if there is one."""
         ...
 
+    async def check(self) -> None:
+        """Try whether this storage can be written to and keeps the promises above; leaves no object that counts.
+
+        Raises:
+            Misconfigured: it cannot, as the environment describes it: waiting would not help.
+            Unavailable: no answer, or no room: later it may.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of what the backend holds open. Safe to call twice."""
         ...

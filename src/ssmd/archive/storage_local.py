@@ -8,6 +8,7 @@ names are left behind by a kill only, and never listed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import stat
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, hash_file, no_such_object
-from ssmd.errors import Conflict, Rejected, Unavailable
+from ssmd.errors import Conflict, Misconfigured, Rejected, Unavailable
 
 _PARTIAL: Final = ".partial-"
 _LIST_BATCH: Final = 1000
+_MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT})
 
 Answer = TypeVar("Answer")
 
@@ -66,6 +68,9 @@ class LocalStorage:
     async def delete(self, key: str) -> None:
         await self._run(key, lambda: self._delete(key))
 
+    async def check(self) -> None:
+        await asyncio.to_thread(self._check)
+
     async def close(self) -> None:
         return
 
@@ -79,6 +84,26 @@ class LocalStorage:
                 f"archive directory {self._root}: {key or 'listing'}: {error.strerror or error}",
                 mend=f"make {self._root} a directory this user can write, with room",
             ) from error
+
+    def _check(self) -> None:
+        """Do once what `_create` does, under names that are never listed."""
+        mend = f"make {self._root} a directory this user can write, on a filesystem with hard links"
+        partial = linked = self._root
+        try:
+            partial = self._partial(self._root / "probe")
+            linked = partial.with_suffix(".linked")
+            with partial.open("xb") as target:
+                _sync(target)
+            os.link(partial, linked)
+        except OSError as error:
+            message = f"archive directory {self._root}: {error.strerror or error}"
+            if error.errno in _MAY_PASS:
+                raise Unavailable(message, mend="make room") from error
+            raise Misconfigured(message, mend=mend) from error
+        finally:
+            for leftover in {partial, linked} - {self._root}:
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
 
     def _place(self, key: str) -> Path:
         path = self._root

@@ -68,5 +68,8 @@ class MemoryStorage:
     async def delete(self, key: str) -> None:
         self._held(key).pop(key, None)
 
+    async def check(self) -> None:
+        self._check_here()
+
     async def close(self) -> None:
         return

@@ -28,8 +28,7 @@ PART_BYTES: Final = 8 << 20
 """A file of at most this size is one request, a larger one is parts of this size (S3 asks for >= 5 MiB)."""
 ATTEMPTS_MAX: Final = 4
 CONNECT_S: Final = 5.0
-READ_S: Final = 30.0
-"""Longest silence of a server in the middle of a request."""
+READ_S: Final = 30.0  # the longest silence of a server in the middle of a request
 _FIRST_WAIT_S: Final = 0.1
 _PROBE_KEY: Final = "ssmd-probe/conditional-put"
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
@@ -156,13 +155,16 @@ class S3Storage:
         await self._stack.aclose()
 
     async def check(self) -> None:
-        """Try whether the bucket may be used and the server keeps its word on conditional writes.
-
-        Raises:
-            Misconfigured: it does not. Unavailable: no answer, no such bucket, or access denied.
-        """
-        await self.put(_PROBE_KEY, b"1")
-        if await self._put_if_absent(_PROBE_KEY, b"2"):
+        """As the port says. A bucket that is not there is not made: a wrong name would make an archive of its own."""
+        try:
+            await self._call("", partial(_list_page, {"Bucket": self._access.bucket, "MaxKeys": 1}))
+            await self.put(_PROBE_KEY, b"1")
+            is_overwritten = await self._put_if_absent(_PROBE_KEY, b"2")
+        except _Refused as error:
+            raise Misconfigured(
+                error.message, mend=error.mend or "check storage.url, storage.region and storage.bucket"
+            ) from error
+        if is_overwritten:
             raise Misconfigured(
                 f"{self._place()}: the server overwrites an object although told not to (If-None-Match): two archivers "
                 "could undo each other's work",
@@ -273,7 +275,10 @@ class S3Storage:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                self._client = await self._stack.enter_async_context(_client_of(self._access, self._read_s))
+                try:
+                    self._client = await self._stack.enter_async_context(_client_of(self._access, self._read_s))
+                except ValueError as error:
+                    raise Misconfigured(f"storage.url: {error}", mend="http://HOST:PORT") from error
             return self._client
 
     async def _call(self, key: str, ask: Callable[[Any], Awaitable[Answer]]) -> Answer:
@@ -374,26 +379,21 @@ def _client_of(access: S3Access, read_s: float) -> Any:
     )
 
 
-def _list_page(asked: dict[str, str], client: Any) -> Awaitable[dict[str, Any]]:
-    found: Awaitable[dict[str, Any]] = client.list_objects_v2(**asked)
-    return found
+async def _list_page(asked: dict[str, Any], client: Any) -> dict[str, Any]:
+    return dict(await client.list_objects_v2(**asked))
 
 
 async def _get_whole(part: dict[str, str], client: Any) -> bytes:
-    answer = await client.get_object(**part)
-    async with answer["Body"] as body:
-        found: bytes = await body.read()
-    return found
+    async with (await client.get_object(**part))["Body"] as body:
+        return bytes(await body.read())
 
 
-def _send_part(part: dict[str, Any], data: bytes, client: Any) -> Awaitable[dict[str, Any]]:
-    sent: Awaitable[dict[str, Any]] = client.upload_part(**part, Body=data)
-    return sent
+async def _send_part(part: dict[str, Any], data: bytes, client: Any) -> dict[str, Any]:
+    return dict(await client.upload_part(**part, Body=data))
 
 
-def _get_part(rest: dict[str, Any], client: Any) -> Awaitable[dict[str, Any]]:
-    got: Awaitable[dict[str, Any]] = client.get_object(**rest)
-    return got
+async def _get_part(rest: dict[str, Any], client: Any) -> dict[str, Any]:
+    return dict(await client.get_object(**rest))
 
 
 def _digest(data: bytes) -> str:

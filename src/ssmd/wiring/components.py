@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 from urllib.parse import urlsplit
 
+import structlog
+
 from ssmd.application.handler import Application
 from ssmd.clock import Clock
 from ssmd.crash_points import CrashPoint, no_crash
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from ssmd.streams.transport import Transport
 
 ALIVE_TIMEOUT_S: Final = 2.0
-KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
+CHECK_S: Final = 5.0
+"""How long a component's start waits for its storage to say what is wrong with it."""
+KINDS: Final = ("simulator", "connector", "raw-archiver", "normalized-archiver", "projector", "gateway", "worker")
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,7 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
     parts.stack.push_async_callback(journal.close)
     snapshots = open_snapshots(environment, parts.variables)
     parts.stack.push_async_callback(snapshots.close)
-    storage = open_storage(environment, parts.variables)
-    parts.stack.push_async_callback(storage.close)
+    storage = await _checked_storage(parts, component)
     return {
         "instance": instance,
         "transport": transport,
@@ -221,6 +224,23 @@ async def _archiver(parts: Parts, component: str) -> _ArchiverParts:
         "crash_point": parts.crash_point(component) or no_crash,
         "is_alive": answers,
     }
+
+
+async def _checked_storage(parts: Parts, component: str) -> Storage:
+    """The storage of those who write to it. One that is away is waited for by them: what it lacks is on the stream.
+
+    Raises:
+        Misconfigured: as `open_storage` and `Storage.check`.
+    """
+    storage = open_storage(parts.environment, parts.variables)
+    parts.stack.push_async_callback(storage.close)
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await storage.check()
+    except (Unavailable, TimeoutError) as error:
+        reason = str(error) or f"no answer within {CHECK_S:g} s"
+        structlog.get_logger().warning("storage-is-away", component=component, reason=reason)
+    return storage
 
 
 def _answers(parts: Parts, component: str, *, within_s: float = 2 * ALIVE_TIMEOUT_S) -> Ask | None:
@@ -309,6 +329,12 @@ async def _gateway(parts: Parts) -> Component:
     )
 
 
+async def _worker(parts: Parts) -> Component:
+    from ssmd.wiring.worker import worker_service  # noqa: PLC0415 - a component imports what it uses
+
+    return worker_service(parts.environment, parts.variables, parts.clock, parts.random)
+
+
 def _past_books(parts: Parts) -> PastBooks:
     from ssmd.clock import DayCalendar  # noqa: PLC0415 - a component imports what it uses
     from ssmd.exchanges.kalshi.normalize import KalshiMapper  # noqa: PLC0415 - as above
@@ -361,4 +387,5 @@ _BUILDERS: Final[Mapping[str, Callable[[Parts], Awaitable[Component]]]] = {
     "normalized-archiver": _normalized_archiver,
     "projector": _projector,
     "gateway": _gateway,
+    "worker": _worker,
 }
