@@ -81,6 +81,10 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return _ENCODER.encode(envelope)
 
 
+decode_plain = _DECODER.decode
+"""As `decode_envelope`, but raises ValueError or RecursionError, as msgspec does; for those who read millions."""
+
+
 def decode_envelope(payload: bytes) -> Envelope:
     """The envelope in stored bytes; `data` stays undecoded.
 

@@ -43,7 +43,7 @@ def decode_events(
 ) -> list[Decoded]:
     """The messages of `batch` that concern `aggregates`, decoded; what cannot be decoded says why."""
     decoded: list[Decoded] = []
-    append, new, decode = decoded.append, tuple.__new__, catalogue.decode
+    append, new, current = decoded.append, tuple.__new__, catalogue.current
     for recorded in batch:
         if isinstance(recorded, PoisonEvent):
             tokens = recorded.subject.split(".")
@@ -56,12 +56,20 @@ def decode_events(
         if aggregate not in aggregates:
             continue
         try:
-            event = decode(envelope.type, envelope.data)
-        except Malformed as error:
-            append(Decoded(position, aggregate, recorded, None, error.message))
-        else:
-            append(new(Decoded, (position, aggregate, recorded, event, "")))
+            append(new(Decoded, (position, aggregate, recorded, current[envelope.type](envelope.data), "")))
+        except (KeyError, ValueError, RecursionError):
+            append(_decode_closely(recorded, catalogue))
     return decoded
+
+
+def _decode_closely(recorded: RecordedEvent, catalogue: Catalogue) -> Decoded:
+    """What is of a former version, or not as it should be."""
+    envelope = recorded.envelope
+    try:
+        event = catalogue.decode(envelope.type, envelope.data)
+    except Malformed as error:
+        return Decoded(recorded.position, envelope.aggregate, recorded, None, error.message)
+    return Decoded(recorded.position, envelope.aggregate, recorded, event)
 
 
 def in_pieces(batch: Sequence[RecordedEvent | PoisonEvent], size: int) -> Iterator[Sequence[RecordedEvent | PoisonEvent]]:

@@ -125,7 +125,8 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> tupl
     feed, connection = id_parts(recorded.envelope)
     token = encode_token(event.gap_id)
     span_key = _span_prefix(feed, connection) + token
-    day_key = _day_prefix(feed, connection, utc_date(event.start_ns)) + token
+    event_date = utc_date(event.start_ns)
+    day_key = _day_prefix(feed, connection, event_date) + token
     in_span, in_day = rows.get(span_key, GapRow), rows.get(day_key, GapRow)
     before = in_span or in_day
     if isinstance(event, capture.GapOpened):
@@ -138,9 +139,11 @@ def fold_gap(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> tupl
         after = _repaired(before, event, recorded.position)
     else:
         after = _closed(before, feed, connection, event, recorded.position)
-    date = utc_date(after.start_ns)
-    is_day = not after.is_open and date == utc_date(after.end_ns)
-    after_key = _day_prefix(feed, connection, date) + token if is_day else span_key
+    after_key = span_key
+    if after.end_ns:
+        date = utc_date(after.start_ns)
+        if date == utc_date(after.end_ns):
+            after_key = day_key if date == event_date else _day_prefix(feed, connection, date) + token
     if in_span is not None and after_key != span_key:
         rows.delete(span_key)
     if in_day is not None and after_key != day_key:
@@ -157,30 +160,31 @@ def _is_further_part(before: GapRow, event: capture.GapOpened) -> bool:
 def _opened(before: GapRow | None, feed: str, connection: str, event: capture.GapOpened, position: int) -> GapRow:
     is_whole = not event.tickers
     if before is None:
-        tickers = dict.fromkeys(sorted(event.tickers), 0)
+        tickers = dict.fromkeys(sorted(event.tickers) if len(event.tickers) > 1 else event.tickers, 0)
     else:
         ended = before.tickers
         named = before.tickers.keys() | event.tickers if before.opened_position else event.tickers
         tickers = ended if is_whole else {ticker: ended.get(ticker, 0) for ticker in sorted(named)}
     is_over = before is not None and not before.is_open and (before.is_whole if is_whole else all(tickers.values()))
+    # By place and not by name, in the order of the fields: this is once per gap of a rebuild.
     return GapRow(
-        gap_id=event.gap_id,
-        feed=feed,
-        connection=connection,
-        session=event.session,
-        cause=event.cause,
-        evidence=event.evidence,
-        channel=event.channel,
-        sid=event.sid,
-        seq_expected=event.seq_expected,
-        seq_found=event.seq_found,
-        start_ns=event.start_ns,
-        end_ns=before.end_ns if before is not None and is_over else 0,
-        is_whole=is_whole,
-        tickers=tickers,
-        opened_position=position if before is None else before.opened_position or position,
-        position=position,
-        repairs=() if before is None else before.repairs,
+        event.gap_id,
+        feed,
+        connection,
+        event.session,
+        event.cause,
+        event.evidence,
+        event.channel,
+        event.sid,
+        event.seq_expected,
+        event.seq_found,
+        event.start_ns,
+        before.end_ns if before is not None and is_over else 0,
+        is_whole,
+        tickers,
+        position if before is None else before.opened_position or position,
+        position,
+        () if before is None else before.repairs,
     )
 
 

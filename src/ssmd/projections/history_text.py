@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 
 from ssmd.domain import archive, capture, dead_letter, projection, secmaster_sync, trading_day
@@ -15,11 +13,10 @@ _TICKERS_NAMED_MAX = 3
 def describe(event: msgspec.Struct) -> str:
     """What happened, as one line; an event nobody taught it is named by its fields."""
     # The two of which there are by far the most: everything else is told apart by asking one type after the other.
-    kind = type(event)
-    if kind is capture.GapOpened:
-        return _gap_opened(cast("capture.GapOpened", event))
-    if kind is capture.GapClosed:
-        return _gap_closed(cast("capture.GapClosed", event))
+    if isinstance(event, capture.GapOpened):
+        return _gap_opened(event)
+    if isinstance(event, capture.GapClosed):
+        return _gap_closed(event)
     if isinstance(event, capture.CaptureEvent):
         return _capture(event)
     if isinstance(event, archive.EVENTS):

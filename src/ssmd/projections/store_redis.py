@@ -78,10 +78,14 @@ class RedisRowStore:
 
     async def commit(self, stamp: Stamp, changes: Changes) -> Stamp:
         pack, values = msgspec.msgpack.encode, changes.puts.values()
-        added = [member for key in changes.added for member in (0, key)]
+        new = 0
+        for put, added in zip(changes.puts, changes.added, strict=False):
+            if put != added:
+                break
+            new += 1
         arguments: list[str | bytes | int] = [*_at(stamp), changes.position, changes.digest, changes.skipped]
         arguments += (pack(list(changes.puts)), pack(list(map(len, values))), b"".join(values))
-        arguments += (pack(added), pack(list(changes.removed)))
+        arguments += (new, pack(list(changes.added[new:])), pack(list(changes.removed)))
         rows = await self._run(scripts.COMMIT, stamp.projection, arguments)
         return stamp._replace(position=changes.position, digest=changes.digest, skipped=changes.skipped, rows=int(rows))
 

@@ -76,7 +76,7 @@ end
 if not is_at(stamp(generation), ARGV[2], ARGV[3]) then return conflict('generation ' .. generation .. ' moved') end
 local at = P .. ':' .. generation
 local keys, sizes, values = cmsgpack.unpack(ARGV[7]), cmsgpack.unpack(ARGV[8]), ARGV[9]
-local added, removed = cmsgpack.unpack(ARGV[10]), cmsgpack.unpack(ARGV[11])
+local new, added, removed = tonumber(ARGV[10]), cmsgpack.unpack(ARGV[11]), cmsgpack.unpack(ARGV[12])
 local from = 1
 for i = 1, #keys, CHUNK do
   local puts = {}
@@ -87,7 +87,18 @@ for i = 1, #keys, CHUNK do
   end
   redis.call('HSET', at .. ':rows', unpack(puts))
 end
-for i = 1, #added, CHUNK do redis.call('ZADD', at .. ':index', unpack(added, i, math.min(i + CHUNK - 1, #added))) end
+local function index(some, count)
+  for i = 1, count, CHUNK do
+    local scored = {}
+    for j = i, math.min(i + CHUNK - 1, count) do
+      scored[#scored + 1] = '0'
+      scored[#scored + 1] = some[j]
+    end
+    redis.call('ZADD', at .. ':index', unpack(scored))
+  end
+end
+index(keys, new)
+index(added, #added)
 for i = 1, #removed, CHUNK do
   redis.call('HDEL', at .. ':rows', unpack(removed, i, math.min(i + CHUNK - 1, #removed)))
   redis.call('ZREM', at .. ':index', unpack(removed, i, math.min(i + CHUNK - 1, #removed)))
@@ -98,8 +109,8 @@ return rows
 """
 )
 """ARGV: generation, position, digest; new position, digest, skipped; then of the puts the keys, the sizes of the values, and
-the values one behind the other; then 0, key, 0, key... of the keys added; the keys removed. Lists are in msgpack, each one
-argument: a client takes a microsecond for an argument, whatever its size."""
+the values one behind the other; how many of the first keys are new; what other keys are; the keys removed. Lists are in
+msgpack, each one argument: a client takes a microsecond for an argument, whatever its size."""
 
 FETCH: Final = (
     _PRELUDE

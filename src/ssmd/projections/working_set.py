@@ -7,6 +7,7 @@ reads it and folds the event again. So folds stay plain functions, and a failed 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final, cast
 
 import msgspec
@@ -61,6 +62,7 @@ class _Missing(msgspec.Struct, frozen=True):
 
 
 _MISSING: Final = _Missing()
+_ADDED: Final = _Missing()
 
 
 class WorkingSet:
@@ -77,10 +79,12 @@ class WorkingSet:
         self._now: dict[str, msgspec.Struct | None] = {}
         # Keys the batch wrote, in order; may hold some whose write was undone.
         self._changed: dict[str, None] = {}
+        # What the event at hand wrote over, in order.
         self._undo: list[tuple[str, msgspec.Struct | None]] = []
-        # Rows the batch `add`ed that no fold has asked for since, and the keys of those the event at hand added.
+        # Rows the batch `add`ed that no fold has asked for since.
         self._added: dict[str, msgspec.Struct] = {}
-        self._added_now: list[str] = []
+        # The event at hand is folded: its writes belong to the batch. (No function of ours: this is once per event.)
+        self.keep: Callable[[], None] = self._undo.clear
         # Hashes of the keys that may be stored but are not in memory. None = not known: the generation had rows already. Of
         # one that began here everything is known, and a key not in it does not exist: nothing needs to be asked.
         self._present: set[int] | None = None if stamp.rows else set()
@@ -105,7 +109,7 @@ class WorkingSet:
             self._write(key, value)
             return
         self._added[key] = value
-        self._added_now.append(key)
+        self._undo.append((key, _ADDED))
 
     def delete(self, key: str) -> None:
         self._write(key, None)
@@ -141,23 +145,16 @@ class WorkingSet:
         """Take in what the generation holds at `key`."""
         self._stored[key] = value
 
-    def keep(self) -> None:
-        """The event at hand is folded: its writes belong to the batch."""
-        self._undo.clear()
-        self._added_now.clear()
-
     def discard(self) -> None:
         """The event at hand is not folded: its writes never were."""
         for key, before in reversed(self._undo):
             if before is _MISSING:
                 self._now.pop(key, None)
-            else:
+            elif before is not _ADDED:
                 self._now[key] = before
-        for key in self._added_now:
-            if self._added.pop(key, None) is None:
-                self._now[key] = None
+            elif self._added.pop(key, None) is None:
+                self._now[key] = None  # taken up since: known, and not there
         self._undo.clear()
-        self._added_now.clear()
 
     def changes(self, stamp: Stamp, position: int, skipped: int) -> Changes:
         """What the batch did to the generation at `stamp`. The next batch is based on it: it has to be committed."""

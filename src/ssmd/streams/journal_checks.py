@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from ssmd.domain.envelope import AggregateId, decode_envelope
+from ssmd.domain.envelope import AggregateId, decode_envelope, decode_plain
 from ssmd.errors import Conflict, Malformed, Rejected
 from ssmd.identifiers import encode_token
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, PoisonEvent, RecordedEvent
@@ -104,12 +104,12 @@ class Reader:
     def read_all(self, messages: Iterable[tuple[int, str, bytes, object, object]]) -> list[RecordedEvent | PoisonEvent]:
         """As `read` for messages that begin with (position, subject, payload); most of a replay's time is spent here."""
         events: list[RecordedEvent | PoisonEvent] = []
-        append, new, kinds, decode = events.append, tuple.__new__, self._kinds, decode_envelope
+        append, new, kinds, decode = events.append, tuple.__new__, self._kinds, decode_plain
         for position, subject, payload, _, _ in messages:
             try:
                 envelope = decode(payload)
                 is_own = subject == kinds[envelope.aggregate] + envelope.aggregate_id
-            except (Malformed, KeyError):
+            except (ValueError, KeyError, RecursionError):
                 is_own = False
             # What is not plainly right is looked at closely.
             append(new(RecordedEvent, (position, envelope, payload)) if is_own else self.read(position, subject, payload))
