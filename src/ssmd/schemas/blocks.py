@@ -183,14 +183,12 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
     at, end = 0, len(body)
     heads: list[tuple[int, int, int]] = []
     payloads: list[bytes] = []
-    unpack = _ENTRY.unpack_from
+    unpack, add_head, add_payload = _ENTRY.unpack_from, heads.append, payloads.append
     try:
         while at < end:
-            head = unpack(body, at)
+            add_head(head := unpack(body, at))
             start = at + ENTRY_OVERHEAD_BYTES
-            at = start + head[2]
-            heads.append(head)
-            payloads.append(body[start:at])
+            add_payload(body[start : (at := start + head[2])])
     except struct.error as error:
         raise Malformed(f"block of session {header.session}: entry {header.first_n + len(heads)} is cut") from error
     if at != end:

@@ -97,7 +97,7 @@ class LineEncoder:
         # As many values as lines, and equal when joined again: each line is one value, without white space around it.
         if len(values) != count or b"\n".join(values) != (joined[:-1] if ends else joined):
             return None
-        if max(map(len, payloads)) > DEPTH_MAX * 2 and any(map(_is_deep, payloads)):
+        if max(map(len, payloads)) > DEPTH_MAX * 2 and _opened(joined) > DEPTH_MAX and any(map(_is_deep, payloads)):
             return None
         parts: list[object] = [b""] * (count * 3)
         parts[0::3], parts[1::3], parts[2::3] = times, numbers, values
@@ -136,8 +136,12 @@ def _is_frame(body: bytes) -> bool:
         return False
 
 
+def _opened(body: bytes) -> int:
+    return body.count(b"{") + body.count(b"[")
+
+
 def _is_deep(body: bytes) -> bool:
-    if body.count(b"{") + body.count(b"[") <= DEPTH_MAX:
+    if _opened(body) <= DEPTH_MAX:
         return False
     depth = 0
     for byte in _STRING.sub(b"", body):

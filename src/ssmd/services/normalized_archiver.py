@@ -12,12 +12,13 @@ from ssmd.archive import crash_points
 from ssmd.archive.continuity import NOWHERE, Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
 from ssmd.archive.storage import Storage
-from ssmd.clock import Clock, DayCalendar
+from ssmd.clock import Clock
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.schemas.codecs import Survey, survey
 from ssmd.schemas.market_message import MARK_PART, Mark, decode_mark, parse_message_id
+from ssmd.services.archive_intake import ArchiveDays
 from ssmd.services.open_segment import OpenSegment, Piece
 from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
@@ -37,11 +38,8 @@ _PART_OF: Final = {f"{number:x}": number for number in range(10_000)}
 """A part's number by its text in a message's id."""
 
 
-class Part(NamedTuple):
-    """One market message: the records of one kind and ticker from one block."""
-
-    kind: str
-    payload: bytes
+Part = tuple[str, bytes]
+"""Kind and body of one market message: the records of one kind and ticker from one block."""
 
 
 class MarketContent(NamedTuple):
@@ -68,7 +66,7 @@ class MarketIntake:
     rewind = 5000
 
     def __init__(self, env: str, feed: str, schema: str = SCHEMA, *, zone: str = "UTC") -> None:
-        self._calendar = DayCalendar(zone)
+        self._days = ArchiveDays(zone)
         self._env = env
         self._feed = feed
         self._schema = schema
@@ -79,7 +77,7 @@ class MarketIntake:
         self._open = "", _Block(0)  # what a message's id begins with in the block that the last one went into
 
     def filters(self) -> Sequence[str]:
-        return [subjects.market_filter(self._env, self._feed)]
+        return ()
 
     def closing_subject(self, connection: str) -> str:
         return subjects.mark(self._env, self._feed, connection)
@@ -107,11 +105,13 @@ class MarketIntake:
     def take(self, message: StreamMessage) -> Unit[MarketContent] | None:
         subject = _parse(message.subject)
         kind = subject.kind
+        if subject.feed != self._feed:
+            return None
         start, _, number = message.message_id.rpartition(".")
         open_start, open_block = self._open
         if start == open_start and kind != subjects.MARK and number in _PART_OF:
             # Nearly every message: one more part of the same block.
-            self._add(open_block, _PART_OF[number], Part(kind, message.payload))
+            self._add(open_block, _PART_OF[number], (kind, message.payload))
             return None
         place = parse_message_id(message.message_id)
         block = Place(place.session, place.first_n)
@@ -123,7 +123,7 @@ class MarketIntake:
                 found = self._blocks.get(key)
                 if found is None:
                     found = self._blocks[key] = _Block(message.seq)
-                self._add(found, place.part, Part(kind, message.payload))
+                self._add(found, place.part, (kind, message.payload))
                 self._open = start, found
                 self._bound()
             return None
@@ -139,7 +139,7 @@ class MarketIntake:
     def _add(self, block: _Block, number: int, part: Part) -> None:
         if number not in block.parts:
             block.parts[number] = part
-            size = len(part.payload)
+            size = len(part[1])
             block.size_bytes += size
             self._blocks_bytes += size
 
@@ -168,7 +168,7 @@ class MarketIntake:
             last_n=mark.last_n,
             follows=None if follows == NOWHERE else follows,
             link=Place(mark.session, mark.last_n),
-            date=self._calendar.day_of(mark.ts_recv_ns)[0],
+            date=self._days.day_of(mark.ts_recv_ns),
             day_mark=mark.day_mark,
             first_seq=block.first_seq,
             last_seq=message.seq,

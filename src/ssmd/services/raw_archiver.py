@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,14 @@ from ssmd.archive import crash_points
 from ssmd.archive.continuity import Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
 from ssmd.archive.storage import Storage
-from ssmd.clock import Clock, DayCalendar
+from ssmd.clock import Clock
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.schemas.blocks import NO_DIGEST, Columns, EntryKind, decode_columns
 from ssmd.schemas.control import DayMark, decode_fact
 from ssmd.schemas.raw_line import LineEncoder
+from ssmd.services.archive_intake import ArchiveDays
 from ssmd.services.open_segment import OpenSegment, Piece
 from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
@@ -28,6 +30,7 @@ NAME: Final = "raw-archiver"
 KIND: Final = "raw"
 _KINDS: Final = frozenset(int(kind) for kind in EntryKind)
 _CTL: Final = int(EntryKind.CTL)
+_parse = lru_cache(1024)(subjects.parse_raw)
 
 
 class RawIntake:
@@ -40,10 +43,10 @@ class RawIntake:
     def __init__(self, env: str, feed: str, *, zone: str = "UTC") -> None:
         self._env = env
         self._feed = feed
-        self._calendar = DayCalendar(zone)
+        self._days = ArchiveDays(zone)
 
     def filters(self) -> Sequence[str]:
-        return [subjects.raw_filter(self._env, self._feed)]
+        return ()
 
     def closing_subject(self, connection: str) -> str:
         return subjects.raw(self._env, self._feed, connection)
@@ -52,7 +55,9 @@ class RawIntake:
         return None  # seals hold no digests
 
     def take(self, message: StreamMessage) -> Unit[Columns] | None:
-        _, _, connection = subjects.parse_raw(message.subject)
+        _, feed, connection = _parse(message.subject)
+        if feed != self._feed:
+            return None
         block = decode_columns(message.payload)
         kinds = set(block.kinds)
         if unknown := kinds - _KINDS:
@@ -64,7 +69,7 @@ class RawIntake:
             last_n=block.numbers[-1],
             follows=None if block.previous_digest == NO_DIGEST else block.previous_digest,
             link=block.digest,
-            date=self._calendar.day_of(block.times[0])[0],
+            date=self._days.day_of(block.times[0]),
             day_mark=_day_mark(block) if _CTL in kinds else "",
             first_seq=message.seq,
             last_seq=message.seq,
