@@ -29,6 +29,7 @@ from ssmd.quality.report import QualityReport, Told
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.control import Connected, Disconnected, encode_fact
 from ssmd.schemas.raw_line import LineEncoder, read_lines
+from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
 from ssmd.services.quality_assessor import assessed, changed_at, journal_quality, measure_day, reconcile
 from ssmd.services.simulator.config import SimulatorConfig
 from ssmd.services.simulator.simulator import Simulator
@@ -114,7 +115,8 @@ async def test_trades_are_held_against_the_venues_own_list(make_world: Any) -> N
     )
     await simulator.start()
     task = asyncio.create_task(simulator.run())
-    venue = VenueTrades(simulator.rest_url, lambda _: {}, system_random)
+    client = KalshiRest(simulator.rest_url, None, SystemClock(), system_random)
+    venue = VenueTrades(client)
     try:
         frames = await streamed(simulator, 400)
         sent = frames[1:]
@@ -148,7 +150,7 @@ async def test_trades_are_held_against_the_venues_own_list(make_world: Any) -> N
         assert report.parts[4].ppm == 396 * 10**6 // (396 + 1 + 1 + total["missing"])
         assert all(one.off_grid == 0 for one in report.tickers)
     finally:
-        await venue.close()
+        await client.close()
         await simulator.stop()
         await asyncio.wait_for(task, 10)
 
@@ -181,13 +183,11 @@ async def test_a_venue_that_cannot_be_asked_is_said_so(make_world: Any) -> None:
     await world.session(count=40)
     await world.complete()
     measures = await measured(world)
-    venue = VenueTrades("http://127.0.0.1:9", lambda _: {}, lambda count: b"\0" * count)
-    try:
-        told = await reconcile(measures, venue, progress)
-    finally:
-        await venue.close()
+    settings = RestSettings(tries_max=2, pause_first_s=0.01)
+    async with KalshiRest("http://127.0.0.1:9", None, SystemClock(), system_random, settings) as client:
+        told = await reconcile(measures, VenueTrades(client), progress)
     assert told.matches is None
-    assert told.why_not.startswith("the venue could not be asked: cannot reach http://127.0.0.1:9/historical/cutoff")
+    assert told.why_not.startswith("the venue could not be asked: http://127.0.0.1:9/markets: no answer after 2 tries")
 
 
 _RUN = """

@@ -16,7 +16,7 @@ from ssmd.archive.backfilled import is_backfill
 from ssmd.archive.reading import chains, raw_lines, segment_content
 from ssmd.archive.shelf_manifest import raw_shelf, read_manifest
 from ssmd.archive.storage import Storage
-from ssmd.clock import DayCalendar, iso_of
+from ssmd.clock import DayCalendar
 from ssmd.domain import archive
 from ssmd.errors import Rejected, Unavailable
 from ssmd.exchanges.adapter import Mapper
@@ -115,11 +115,7 @@ async def _dates(storage: Storage, env: str, feed: str, date: str, calendar: Day
 async def reconcile(measures: Sequence[ConnectionMeasure], venue: VenueTrades, progress: Progress) -> Told:
     """Hold each ticker's trades against the venue's list; a venue that cannot be asked is said so, not raised."""
     try:
-        cutoff_ns = await venue.reaches_back_to_ns()
-        oldest_ns = min((measure.counts.first_ns for measure in measures), default=0)
         grids = await venue.grids(sorted({ticker for measure in measures for ticker in measure.tickers}))
-        if oldest_ns < cutoff_ns:
-            return Told(None, f"the venue lists trades since {iso_of(cutoff_ns)} only", grids)
         covered = {measure.connection: measure.spans(TRADE) for measure in measures}
         by_name = {measure.connection: measure for measure in measures}
         counts = [
@@ -137,14 +133,17 @@ async def reconcile(measures: Sequence[ConnectionMeasure], venue: VenueTrades, p
             progress("tickers' trades asked for", number, len(asked))
         left = len(counts) - len(asked)
         return Told(matches, f"{left} tickers with fewer trades were not asked for" if left else "", grids)
-    except Unavailable as error:
+    except (Unavailable, Rejected) as error:
         return Told(None, f"the venue could not be asked: {error.message}")
 
 
 def repairs_of(gaps: Sequence[GapLine]) -> list[Repair]:
-    """What the journal says was filled."""
+    """What the journal says was filled. Books cannot be: only of a gap in trades alone is nothing missing afterwards."""
     return [
-        Repair(gap.gap_id, repair.start_ns, repair.end_ns, frozenset(repair.tickers)) for gap in gaps for repair in gap.repairs
+        Repair(gap.gap_id, repair.start_ns, repair.end_ns, frozenset(repair.tickers))
+        for gap in gaps
+        if gap.channel == "trade"
+        for repair in gap.repairs
     ]
 
 

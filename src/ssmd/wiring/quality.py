@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from ssmd.application.handler import Application
 from ssmd.domain.catalogue import CATALOGUE
@@ -99,20 +98,18 @@ async def _venue(environment: ResolvedEnvironment, asker: Asker) -> AsyncGenerat
         Unavailable: it is the simulator, and none runs. Misconfigured: the key has no value.
     """
     from ssmd.exchanges.kalshi.signing import headers, load_private_key  # noqa: PLC0415 - needed here alone
+    from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings  # noqa: PLC0415 - as above
     from ssmd.services.venue_trades import VenueTrades  # noqa: PLC0415 - as above
 
     rest_url = environment.endpoint.rest
     fields = environment.capture_key(asker.variables, asker.random)
     key = load_private_key(fields["private_key"].reveal().encode()) if "private_key" in fields else None
-    key_id = fields["api_key"].reveal() if key is not None else ""
 
-    def signed(url: str) -> Mapping[str, str]:
+    def signed(method: str, path: str) -> Mapping[str, str]:
         if key is None:
             return {}
-        return headers(key_id, key, asker.clock.now_ns() // 1_000_000, "GET", urlsplit(url).path)
+        return headers(fields["api_key"].reveal(), key, asker.clock.now_ns() // 1_000_000, method, path)
 
-    venue = VenueTrades(rest_url, signed, asker.random)
-    try:
-        yield venue
-    finally:
-        await venue.close()
+    settings = RestSettings(tries_max=5, deadline_s=60.0)
+    async with KalshiRest(rest_url, signed if key is not None else None, asker.clock, asker.random, settings) as client:
+        yield VenueTrades(client)
