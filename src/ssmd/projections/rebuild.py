@@ -12,6 +12,7 @@ from ssmd.domain.decider import Catalogue
 from ssmd.errors import Conflict, Unavailable
 from ssmd.projections.folder import Folder, decode_events
 from ssmd.projections.projection import EMPTY_DIGEST, Projection, digest_text, row_digest, shift_digest
+from ssmd.projections.rare_collection import collecting_rarely
 from ssmd.projections.reading import AsOf, Batch, closing, gathered, within
 from ssmd.projections.store import RowStore, Stamp
 from ssmd.projections.store_memory import MemoryRowStore
@@ -176,17 +177,18 @@ async def fold_until(
         folded = 0
         # Closed here whatever a fold or a commit comes to: the reading holds a connection.
         async with closing(replay) as batches:
-            async for batch in batches:
-                # Folded as it comes, while the processor still has it at hand, and let go of: half the time it takes to
-                # gather all of a commit first.
-                events = decode_events(batch, catalogue, aggregates)
-                folded += len(batch)
-                for folder in folders:
-                    await folder.fold(events)
+            with collecting_rarely():
+                async for batch in batches:
+                    # Folded as it comes, while the processor still has it at hand, and let go of: half the time it takes to
+                    # gather all of a commit first.
+                    events = decode_events(batch, catalogue, aggregates)
+                    folded += len(batch)
+                    for folder in folders:
+                        await folder.fold(events)
+                        if folded >= batch_events:
+                            await folder.commit(batch[-1].position)
                     if folded >= batch_events:
-                        await folder.commit(batch[-1].position)
-                if folded >= batch_events:
-                    folded = 0
+                        folded = 0
     for folder in folders:
         await folder.apply((), position)
         await folder.settle()
