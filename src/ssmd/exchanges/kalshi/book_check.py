@@ -75,15 +75,17 @@ class _Levels:
         self.crossed_ns = 0
         self.since_ns = since_ns
 
-    def touch(self, price: int, *, is_bid: bool, is_gone: bool) -> None:
+    def touch(self, price: int, is_bid: bool, is_gone: bool) -> None:
         """A level at `price` has come, or is gone."""
         if is_bid:
             if not is_gone:
-                self.best_bid = max(self.best_bid, price)
+                if price > self.best_bid:  # noqa: PLR1730 - see `BookChecks.change`
+                    self.best_bid = price
             elif price == self.best_bid:
                 self.best_bid = max(self.bids, default=0)
         elif not is_gone:
-            self.best_ask = min(self.best_ask, price)
+            if price < self.best_ask:  # noqa: PLR1730 - see `BookChecks.change`
+                self.best_ask = price
         elif price == self.best_ask:
             self.best_ask = min(self.asks, default=_NO_ASK)
 
@@ -141,10 +143,10 @@ class BookChecks:
             return ""
         return f"{ticker}: a level at {render(price, -4)}, which is not on the market's price grid"
 
-    def change(self, ticker: str, *, is_bid: bool, price: int, change: int, ts_ns: int) -> Broken | str | None:
+    def change(self, ticker: str, is_bid: bool, price: int, change: int, ts_ns: int) -> Broken | str | None:
         """Take a delta: None = all is well, Broken = the book cannot be (it is forgotten), text = its price is off the grid.
 
-        Called for nearly every frame.
+        Called for nearly every frame: what is usual comes first, and a call less counts.
         """
         book = self._books.get(ticker)
         if book is None:
@@ -152,6 +154,9 @@ class BookChecks:
         side = book.bids if is_bid else book.asks
         held = side.get(price, 0)
         size = held + change
+        if held and size > 0:
+            side[price] = size
+            return self._crossed(ticker, book, ts_ns) if book.crossed_ns else None
         if size < 0:
             del self._books[ticker]
             name = "bid" if is_bid else "ask"
@@ -160,13 +165,13 @@ class BookChecks:
             side[price] = size
         else:
             side.pop(price, None)
-        if not held or not size:
-            # A level came or went.
-            book.touch(price, is_bid=is_bid, is_gone=not size)
-            if book.best_bid >= book.best_ask or book.crossed_ns:
-                return self._crossed(ticker, book, ts_ns)
-            return self.off_grid(ticker, price) or None if size else None
-        return self._crossed(ticker, book, ts_ns) if book.crossed_ns else None
+        # A level came or went.
+        book.touch(price, is_bid, not size)
+        if book.best_bid >= book.best_ask or book.crossed_ns:
+            return self._crossed(ticker, book, ts_ns)
+        if size and (price % 100 or not 0 < price < ONE):
+            return self.off_grid(ticker, price) or None
+        return None
 
     def _crossed(self, ticker: str, book: _Levels, ts_ns: int) -> Broken | None:
         """Follow a book whose best prices meet, or have met."""

@@ -39,7 +39,7 @@ class Checks:
         match record:
             case BookDelta(price_exponent=-4, size_exponent=-2):
                 is_bid = record.side is Side.BID
-                return self.books.change(record.ticker, is_bid=is_bid, price=record.price, change=record.size, ts_ns=out.ts_ns)
+                return self.books.change(record.ticker, is_bid, record.price, record.size, out.ts_ns)
             case BookDelta():
                 self.books.forget((record.ticker,))
             case BookSnapshot():

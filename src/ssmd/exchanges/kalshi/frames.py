@@ -266,7 +266,8 @@ class EventFeeUpdateBody(Body, kw_only=True):
 
 Lifecycle = MarketLifecycle | MultivariateLifecycle | EventLifecycle | EventFeeUpdate
 Reply = Subscribed | Ok | Unsubscribed | Error
-Frame = OrderbookDelta | OrderbookSnapshot | TickerFrame | TradeFrame | Lifecycle | Reply
+DataFrame = OrderbookDelta | OrderbookSnapshot | TickerFrame | TradeFrame | Lifecycle
+Frame = DataFrame | Reply
 
 
 class Wire(NamedTuple):

@@ -14,7 +14,7 @@ noticed. When the session ends, what is still open ends too, and goes on as the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -30,6 +30,7 @@ from ssmd.exchanges.kalshi.frames import (
     DOLLARS,
     TERMINAL_ERRORS,
     UNREADABLE,
+    DataFrame,
     Error,
     Frame,
     Lifecycle,
@@ -44,6 +45,7 @@ from ssmd.exchanges.kalshi.frames import (
 )
 from ssmd.exchanges.kalshi.holes import Hole, Holes
 from ssmd.exchanges.kalshi.legacy import CENTS
+from ssmd.exchanges.kalshi.null_rates import DELTAS_EVERY
 from ssmd.exchanges.kalshi.output import Findings, Output, type_of
 from ssmd.exchanges.kalshi.repairs import add_repair
 from ssmd.exchanges.kalshi.sequence import Sequences
@@ -59,8 +61,7 @@ _IN: Final = int(EntryKind.IN)
 _BID: Final = Side.BID
 _ASK: Final = Side.ASK
 _CHANGE: Final = SizeMeaning.CHANGE
-
-DataFrame = OrderbookDelta | OrderbookSnapshot | TickerFrame | TradeFrame | Lifecycle
+_new: Final = tuple.__new__
 
 
 class KalshiMapper:
@@ -132,7 +133,8 @@ class KalshiMapper:
         if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.tell_at_ns:
             return None
         checks = self._checks
-        if ts_ns >= checks.offset.due_ns:
+        offset = checks.offset
+        if ts_ns >= offset.due_ns:
             return None
         try:
             price = PRICES[msg.price_dollars]
@@ -153,20 +155,23 @@ class KalshiMapper:
         record = BookDelta(
             self._feed, ticker, ts_event_ns, ts_ns, self._session, n, 0, sid, seq, -4, -2, price, size, side, _CHANGE
         )
-        if ts_ns - ts_event_ns < checks.offset.least_ns:  # noqa: PLR1730 - see above
-            checks.offset.least_ns = ts_ns - ts_event_ns
-        wrong = checks.books.change(ticker, is_bid=side is _BID, price=price, change=size, ts_ns=ts_ns)
-        if wrong is not None or checks.nulls.is_delta_due():
-            return self._looked_at(sub, frame, record, wrong)
+        if ts_ns - ts_event_ns < offset.least_ns:  # noqa: PLR1730 - see above
+            offset.least_ns = ts_ns - ts_event_ns
+        wrong = checks.books.change(ticker, side is _BID, price, size, ts_ns)
+        nulls = checks.nulls
+        if wrong is not None:
+            return self._told(sub, record, wrong, nulls.look(frame))
+        nulls.deltas = deltas = nulls.deltas + 1
+        if not deltas % DELTAS_EVERY and (vanished := nulls.look(frame)):
+            return self._told(sub, record, None, vanished)
         # What `Mapped((record,), ())` does, without the Python-level constructor of a named tuple.
-        return tuple.__new__(Mapped, ((record,), (), ""))
+        return _new(Mapped, ((record,), (), ""))
 
-    def _looked_at(self, sub: Sub, frame: DataFrame, record: BookDelta, wrong: Broken | str | None) -> Mapped:
+    def _told(self, sub: Sub, record: BookDelta, wrong: Broken | str | None, vanished: Iterable[Finding]) -> Mapped:
         out = Output(self._feed, self._session, record.n, record.ts_recv_ns)
         out.sid, out.seq, out.records = record.sid, record.seq, [record]
         self._tell_wrong(out, sub, record.ticker, wrong)
-        for finding in self._checks.nulls.look(frame):
-            self._findings.tell(out, finding)
+        self._findings.tell(out, *vanished)
         return out.mapped()
 
     # Frames
@@ -174,8 +179,7 @@ class KalshiMapper:
     def _salvage(self, out: Output, payload: bytes) -> None:
         self._holes.tell_due(out)
         salvaged = salvage(payload, self._wire)
-        for finding in salvaged.findings:
-            self._findings.tell(out, finding)
+        self._findings.tell(out, *salvaged.findings)
         if salvaged.frame is not None:
             self._take(out, salvaged.frame)
             return
@@ -226,8 +230,7 @@ class KalshiMapper:
             out.unmapped = f"{notes[-1].what} {frame_type} {notes[-1].field}: {notes[-1].detail}"
             if out.seq:
                 self._open(out, causes.unmapped_frame(out, sub, good_ns), (ticker,) if ticker else sub.scope)
-        for finding in (*notes, *self._checks.nulls.look(frame)):
-            self._findings.tell(out, finding)
+        self._findings.tell(out, *notes, *self._checks.nulls.look(frame))
 
     def _record(self, out: Output, frame: DataFrame, sub: Sub, notes: list[Finding]) -> None:
         # The record is made first: one that cannot be made brings nothing back.
@@ -370,11 +373,8 @@ class KalshiMapper:
 
     def _connected(self, out: Output, fact: Connected) -> None:
         before = fact.previous
-        out.facts.append(
-            capture.Connected(
-                *out.place, fact.url, fact.wire, fact.instance, fact.epoch, fact.version, before.session if before else 0
-            )
-        )
+        session = before.session if before else 0
+        out.facts.append(capture.Connected(*out.place, fact.url, fact.wire, fact.instance, fact.epoch, fact.version, session))
         if fact.wire:
             wire = _WIRES.get(fact.wire)
             if wire is None:

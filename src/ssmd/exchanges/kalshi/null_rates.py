@@ -44,16 +44,16 @@ class _Rates:
 
 
 class NullRates:
-    """How often the optional fields of each frame type are missing, in one session."""
+    """How often the optional fields of each frame type are missing, in one session.
+
+    Attributes:
+        deltas: so many in order have come; the caller counts, and has every DELTAS_EVERY-th looked at.
+    """
+
+    deltas = 0  # of the class: checkpoints from before it was counted under this name lack it
 
     def __init__(self) -> None:
         self._rates = {frame: _Rates(len(fields)) for frame, (_, fields) in _FIELDS.items()}
-        self._deltas = 0
-
-    def is_delta_due(self) -> bool:
-        """Whether this delta is one to be looked at."""
-        self._deltas += 1
-        return not self._deltas % DELTAS_EVERY
 
     def look(self, frame: Any) -> list[Finding]:
         """Count one data frame; what has disappeared."""
@@ -63,10 +63,11 @@ class NullRates:
             return []
         values = _GETTERS[kind](frame.msg)
         rates.frames += 1
-        for index, value in enumerate(values):
-            # An empty text and a time of 0 stand for "absent" in the structs; a size of nothing is "0.00".
-            if not value:
-                rates.missing[index] += 1
+        # An empty text and a time of 0 stand for "absent" in the structs; a size of nothing is "0.00".
+        if not all(values):
+            for index, value in enumerate(values):
+                if not value:
+                    rates.missing[index] += 1
         return self._judge(kind, rates) if rates.frames == WINDOW else []
 
     def _judge(self, kind: type, rates: _Rates) -> list[Finding]:

@@ -50,16 +50,17 @@ class Findings:
     def __init__(self) -> None:
         self._told: set[tuple[str, str, str]] = set()
 
-    def tell(self, out: Output, finding: Finding) -> None:
-        """Add `finding` to the entry's facts unless its like was told, or FINDINGS_MAX are."""
-        key = finding[:3]
-        if key in self._told or len(self._told) >= FINDINGS_MAX:
-            return
-        self._told.add(key)
-        detail = finding.detail
-        if len(self._told) == FINDINGS_MAX:
-            detail = f"{detail} (no further findings are told in this session)"
-        out.facts.append(DriftDetected(*out.place, finding.what, finding.frame_type, finding.field, detail))
+    def tell(self, out: Output, *findings: Finding) -> None:
+        """Add to the entry's facts each whose like was not told, as long as FINDINGS_MAX are not."""
+        for finding in findings:
+            key = finding[:3]
+            if key in self._told or len(self._told) >= FINDINGS_MAX:
+                continue
+            self._told.add(key)
+            detail = finding.detail
+            if len(self._told) == FINDINGS_MAX:
+                detail = f"{detail} (no further findings are told in this session)"
+            out.facts.append(DriftDetected(*out.place, finding.what, finding.frame_type, finding.field, detail))
 
 
 def type_of(frame: Frame) -> str:

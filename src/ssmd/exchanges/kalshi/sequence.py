@@ -28,8 +28,9 @@ class Sequences:
 
     def follows(self, sid: int, seq: int) -> bool:
         """Take the next frame of `sid` if it is in order; nothing changes if it is not, or is the first one."""
-        if self._last.get(sid) == seq - 1:
-            self._last[sid] = seq
+        last = self._last
+        if last.get(sid) == seq - 1:
+            last[sid] = seq
             return True
         return False
 
