@@ -33,7 +33,10 @@ async def test_killed_at_every_named_crash_point_everything_is_archived_once_and
     hit = sorted((strike.target, strike.point) for strike in report.strikes)
     assert hit == sorted((component, point) for component, points in crash_points.OF_COMPONENT.items() for point in points)
     kinds = {check.name.split(",")[0] for check in report.checks if check.name.startswith("archive of ")}
-    assert kinds == {f"archive of {kind}" for kind in ("raw", "book", "snapshot", "trade", "quote", "gap")}
+    # A run that takes long enough sees a market change its status, too.
+    assert kinds - {"archive of status"} == {
+        f"archive of {kind}" for kind in ("raw", "book", "snapshot", "trade", "quote", "gap")
+    }
     assert report.entries > 1000
     assert report.sessions >= 9  # one for each death of the connector, and one before
 

@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import zstandard
 
+from ssmd.archive.segment_index import segment_key_of
 from ssmd.clock import Clock, date_of, iso_of
 from ssmd.errors import Malformed, Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes
@@ -331,7 +332,7 @@ class Demo:
             path = environment.archive_directory / key
             if key.endswith("/manifest.json"):
                 manifests.append(str(path))
-            else:
+            elif not segment_key_of(key):
                 segments.append(StoredSegment(str(path), path.stat().st_size))
         return DemoReport(
             workspace=str(environment.workspace.root),
