@@ -60,7 +60,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
 
 
 @given(any_record)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_packed_record_is_byte_equal_to_the_reference(record: Record) -> None:
     assert encode_record(record) == encode_reference(record)
 
@@ -79,7 +79,7 @@ def test_the_reference_reader_agrees_with_the_fast_one(record: Record) -> None:
 
 
 @given(any_record, st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_damaged_message_is_read_as_the_reference_reads_it_or_refused(record: Record, data: st.DataObject) -> None:
     message = bytearray(encode_record(record))
     for _ in range(data.draw(st.integers(1, 3))):

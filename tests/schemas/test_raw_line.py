@@ -53,7 +53,7 @@ def encode(encoder: LineEncoder, session: int, payloads: Sequence[bytes]) -> lis
 
 
 @given(blocks)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_reading_what_was_written_is_identity(written: list[tuple[int, list[tuple[EntryKind, bytes]]]]) -> None:
     encoder = LineEncoder('m"%d%n')
     expected: list[RawLine] = []
@@ -68,7 +68,7 @@ def test_reading_what_was_written_is_identity(written: list[tuple[int, list[tupl
 
 
 @given(blocks)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_line_does_not_depend_on_how_entries_are_blocked(written: list[tuple[int, list[tuple[EntryKind, bytes]]]]) -> None:
     together, apart = LineEncoder("main"), LineEncoder("main")
     for session, entries in written:
