@@ -71,7 +71,7 @@ STATES: dict[str, Any] = {
         steps=(("end", "seal"),),
         totals=trading_day.Totals(102_555, {"book": 80_000, "gap": 3, "trade": 2211}, 12, 987_654_321, 3),
     ),
-    "capture": capture.State(last=TapePlace(SESSION, 24, 0), epoch=1),
+    "capture": capture.State(last=TapePlace(SESSION, 25, 0), epoch=1),
     "archive": archive.State(
         epoch=1,
         instance="raw-archiver-0",

@@ -117,3 +117,20 @@ class Session(Protocol):
     def failure(self) -> str:
         """Why the connection is of no more use ("channel-error: 25 Subscription buffer overflow"), "" while it is."""
         ...
+
+
+class GapToRepair(NamedTuple):
+    """A gap that is over, of which something may be had elsewhere.
+
+    Attributes:
+        gap_id: as in its events.
+        start_ns, end_ns: by our clock, last moment proven good and first one again.
+        channel: "" = all of the session's.
+        tickers: whom it concerned, () = every market of the channel.
+    """
+
+    gap_id: str
+    start_ns: int
+    end_ns: int
+    channel: str
+    tickers: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from tests.services.kalshi_rest.conftest import START_NS
 from ssmd.clock import DayCalendar, ManualClock, SystemClock
 from ssmd.domain.capture import GapRepaired
 from ssmd.errors import Rejected, Unavailable
-from ssmd.exchanges.kalshi.gap_repair import GapToRepair, RecentTrades, missed_trades
+from ssmd.exchanges.adapter import GapToRepair
+from ssmd.exchanges.kalshi.gap_repair import TapeTold, missed_trades
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
-from ssmd.exchanges.kalshi.rest_history import ListedTrade
-from ssmd.schemas.control import Connected, Repair
-from ssmd.schemas.records import Side, Trade
+from ssmd.exchanges.kalshi.rest_history import ListedTrade, read_trade
+from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.control import Connected, Repair, encode_fact
 from ssmd.services.kalshi_rest.client import RestSettings
 from ssmd.services.kalshi_rest.repair import repair_gap
 from ssmd.streams.recorder import Recorder
@@ -27,32 +29,27 @@ PAST = {"markets": 4, "rate": 50, "roll_s": 60, "history_s": 120, "seed": 8}
 GAP = GapToRepair("7-42", START_NS - 60 * SECOND_NS, START_NS - 20 * SECOND_NS, "", ())
 
 
-def received(model: Any, gap: GapToRepair) -> RecentTrades:
-    """What the stream gave outside of the gap."""
-    recent = RecentTrades()
-    for trade in model.trades:
-        if not gap.start_ns <= trade.ts_ns < gap.end_ns:
-            recent.add(
-                Trade(
-                    "kalshi",
-                    trade.ticker,
-                    trade.ts_ns,
-                    trade.ts_ns,
-                    1,
-                    1,
-                    0,
-                    1,
-                    1,
-                    -4,
-                    -2,
-                    trade.trade_id,
-                    1,
-                    1,
-                    Side.BID,
-                    False,
-                )
-            )
-    return recent
+class Told:
+    """A tape that holds what the stream gave outside of the gap, and to which a repair writes."""
+
+    def __init__(self, model: Any = None, gap: GapToRepair = GAP) -> None:
+        self.written: list[Repair] = []
+        self._ids = (
+            () if model is None else [one.trade_id for one in model.trades if not gap.start_ns <= one.ts_ns < gap.end_ns]
+        )
+        self._gap = gap
+
+    async def __call__(self) -> TapeTold:
+        told = TapeTold(self._gap.gap_id, 0)
+        for trade_id in self._ids:
+            payload = b'{"type":"trade","sid":1,"seq":1,"msg":{"trade_id":"%s"}}' % trade_id.encode()
+            told.take(Entry(EntryKind.IN, 1, 1, payload))
+        for entry in self.written:
+            told.take(Entry(EntryKind.CTL, 1, 1, encode_fact(entry)))
+        return told
+
+    async def write(self, entries: Sequence[Repair]) -> None:
+        self.written += entries
 
 
 def on_tape(directory: Path, entries: list[Repair]) -> tuple[list[Any], list[Any]]:
@@ -81,11 +78,11 @@ def on_tape(directory: Path, entries: list[Repair]) -> tuple[list[Any], list[Any
 
 async def test_missed_trades_come_back_through_the_tape_each_once_and_marked(run_venue: Any, tmp_path: Path) -> None:
     async with run_venue(**PAST) as venue:
-        written: list[Repair] = []
-        await repair_gap(GAP, venue.client, received(venue.model, GAP), written.extend)
+        told = Told(venue.model)
+        await repair_gap(GAP, venue.client, told, told.write)
         missed = [trade for trade in venue.model.trades if GAP.start_ns <= trade.ts_ns < GAP.end_ns]
         assert len(missed) > 100
-        records, facts = on_tape(tmp_path / "tape", written)
+        records, facts = on_tape(tmp_path / "tape", told.written)
         order = sorted(missed, key=lambda trade: (trade.ts_ns, trade.trade_id))
         assert [(found.trade_id, found.price, found.size, found.ts_event_ns, found.sid, found.seq) for found in records] == [
             (trade.trade_id, trade.yes_price, trade.size, trade.ts_ns, 0, 0) for trade in order
@@ -102,10 +99,10 @@ async def test_books_of_the_gaps_markets_are_kept_as_evidence_and_make_no_record
     async with run_venue(**PAST) as venue:
         ticker = next(iter(venue.model.markets))
         gap = GAP._replace(channel="orderbook_delta", tickers=(ticker, "KXNO-1"))
-        written: list[Repair] = []
-        await repair_gap(gap, venue.client, (), written.extend)
-        assert [entry.source for entry in written] == [f"/markets/{ticker}/orderbook", "summary"]
-        records, facts = on_tape(tmp_path / "tape", written)
+        told = Told(gap=gap)
+        await repair_gap(gap, venue.client, told, told.write)
+        assert [entry.source for entry in told.written] == [f"/markets/{ticker}/orderbook", "summary"]
+        records, facts = on_tape(tmp_path / "tape", told.written)
         assert records == []
         (repaired,) = [fact for fact in facts if isinstance(fact, GapRepaired)]
         assert (repaired.records, repaired.tickers) == (0, (ticker, "KXNO-1"))
@@ -124,12 +121,12 @@ async def test_an_answer_kept_since_before_the_gaps_end_is_not_trusted(run_venue
 async def test_nothing_is_written_of_a_venue_that_does_not_answer_or_a_gap_too_long(run_venue: Any) -> None:
     async with run_venue(settings=RestSettings(tries_max=2, pause_first_s=0.001), **PAST) as venue:
         await venue.control("/faults", {"kind": "rest-503", "count": 1000})
-        written: list[Repair] = []
+        told = Told()
         with pytest.raises(Unavailable):
-            await repair_gap(GAP, venue.client, (), written.extend)
+            await repair_gap(GAP, venue.client, told, told.write)
         with pytest.raises(Rejected, match="at most 6 h"):
-            await repair_gap(GAP._replace(start_ns=0), venue.client, (), written.extend)
-        assert written == []
+            await repair_gap(GAP._replace(start_ns=0), venue.client, told, told.write)
+        assert told.written == []
 
 
 def test_a_row_that_is_listed_twice_or_elsewhere_is_no_missed_trade() -> None:
@@ -145,12 +142,38 @@ def test_a_row_that_is_listed_twice_or_elsewhere_is_no_missed_trade() -> None:
         listed("4", "A", 43),
         listed("5", "A", -1),
     ]
-    assert [trade.trade_id for trade in missed_trades(gap, rows, {"1"})] == ["5", "3"]
+    told = TapeTold(gap.gap_id, 0)
+    told.trade_ids.add("1")
+    assert [trade.trade_id for trade in missed_trades(gap, rows, told)] == ["5", "3"]
+    pruned = TapeTold(gap.gap_id, gap.start_ns)
+    assert [trade.trade_id for trade in missed_trades(gap, rows, pruned)] == ["1", "3"]
 
 
-def test_recent_trades_are_bounded_and_say_since_when_they_know_all() -> None:
-    recent = RecentTrades(kept=2)
-    for number in range(3):
-        recent.add(Trade("kalshi", "A", 100 + number, 1, 1, 1, 0, 1, 1, -4, -2, str(number), 1, 1, Side.BID, False))
-    assert [str(number) in recent for number in range(3)] == [False, True, True]
-    assert recent.since_ns == 101
+async def test_a_repair_that_was_interrupted_goes_on_and_brings_no_trade_twice(run_venue: Any, tmp_path: Path) -> None:
+    async with run_venue(**PAST) as venue:
+        told = Told(venue.model)
+
+        async def killed(entries: Sequence[Repair]) -> None:
+            told.written += entries[:30]
+            raise Unavailable("killed")
+
+        with pytest.raises(Unavailable, match="killed"):
+            await repair_gap(GAP, venue.client, told, killed)
+        await repair_gap(GAP, venue.client, told, told.write)
+        assert await repair_gap(GAP, venue.client, told, told.write) == []
+        missed = [trade.trade_id for trade in venue.model.trades if GAP.start_ns <= trade.ts_ns < GAP.end_ns]
+        records, facts = on_tape(tmp_path / "tape", told.written)
+        assert sorted(record.trade_id for record in records) == sorted(missed)
+        assert [fact.records for fact in facts if isinstance(fact, GapRepaired)] == [len(missed)]
+
+
+async def test_of_a_gap_repaired_in_part_the_rest_is_asked(run_venue: Any) -> None:
+    async with run_venue(**PAST) as venue:
+        within = (trade.ticker for trade in venue.model.trades if GAP.start_ns <= trade.ts_ns < GAP.end_ns)
+        first, second, *_ = sorted(set(within))
+        told = Told(venue.model)
+        await repair_gap(GAP._replace(channel="trade", tickers=(first,)), venue.client, told, told.write)
+        done = len(told.written)
+        await repair_gap(GAP._replace(channel="trade", tickers=(first, second)), venue.client, told, told.write)
+        fresh = {read_trade(entry.body.encode()).ticker for entry in told.written[done:-1]}
+        assert fresh == {second}

@@ -7,84 +7,115 @@ trades, and the book as REST tells it afterwards, for evidence; the stream's own
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 
-from ssmd.exchanges.kalshi.repairs import SUMMARY, RepairSummary
-from ssmd.exchanges.kalshi.rest_history import ListedTrade
-from ssmd.schemas.control import Repair
-from ssmd.schemas.records import Trade
+from ssmd.errors import Malformed
+from ssmd.exchanges.adapter import GapToRepair
+from ssmd.exchanges.kalshi.repairs import SUMMARY, TRADES, RepairSummary, path_of
+from ssmd.exchanges.kalshi.rest_history import ListedTrade, read_trade
+from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.control import Repair, decode_fact
 
 PAD_NS: Final = 2_000_000_000
 """The venue's times and ours differ, and a trade's frame comes after its trade: so much is asked on both sides."""
-KEPT: Final = 50_000
 
 
-class GapToRepair(NamedTuple):
-    """A gap that is over.
-
-    Attributes:
-        gap_id: as in its events.
-        start_ns, end_ns: by our clock, last moment proven good and first one again.
-        channel: "" = all of the session's.
-        tickers: whom it concerned, () = every market of the channel.
-    """
-
-    gap_id: str
-    start_ns: int
-    end_ns: int
-    channel: str
-    tickers: tuple[str, ...]
-
-    @property
-    def had_trades(self) -> bool:
-        """Whether trades may have been missed in it."""
-        return self.channel in {"", "trade"}
+def had_trades(gap: GapToRepair) -> bool:
+    """Whether trades may have been missed in it."""
+    return gap.channel in {"", "trade"}
 
 
-class RecentTrades:
-    """Ids of trades the stream gave lately, so that none is repaired that was received. Bounded: the oldest are forgotten.
+class _Frame(msgspec.Struct):
+    class Body(msgspec.Struct):
+        trade_id: str = ""
+
+    type: str = ""
+    msg: Body = msgspec.field(default_factory=Body)
+
+
+_FRAME: Final = msgspec.json.Decoder(_Frame)
+_SUMMARY: Final = msgspec.json.Decoder(RepairSummary)
+
+
+class TapeTold:
+    """What a tape says of a gap: which trades are on it, and how far the gap has been repaired.
 
     Attributes:
-        since_ns: all trades with a time from here on are known; 0 = none was forgotten.
+        trade_ids: of trades the stream gave, and of those a repair has brought.
+        repaired: how many trades a repair of this gap has brought so far.
+        is_whole: a repair of all of the gap is there; `tickers`: whom repairs of parts of it were for.
+        since_ns: the tape reaches back to here.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
-        self._ids: OrderedDict[str, int] = OrderedDict()
-        self.since_ns = 0
+    def __init__(self, gap_id: str, since_ns: int) -> None:
+        self.trade_ids: set[str] = set()
+        self.repaired = 0
+        self.is_whole = False
+        self.tickers: set[str] = set()
+        self.since_ns = since_ns
+        self._gap_id = gap_id
 
-    def add(self, trade: Trade) -> None:
-        """A trade came."""
-        self._ids[trade.trade_id] = trade.ts_event_ns
-        if len(self._ids) > self._kept:
-            _, ts_ns = self._ids.popitem(last=False)
-            self.since_ns = max(self.since_ns, ts_ns + 1)
+    def take(self, entry: Entry) -> None:
+        """The next entry. What cannot be read tells nothing."""
+        if b"trade_id" not in entry.payload and b"repair" not in entry.payload:
+            return
+        if entry.kind == EntryKind.IN:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                frame = _FRAME.decode(entry.payload)
+                if frame.type == "trade":
+                    self.trade_ids.add(frame.msg.trade_id)
+        elif entry.kind == EntryKind.CTL:
+            with suppress(Malformed, msgspec.DecodeError):
+                fact = decode_fact(entry.payload)
+                if isinstance(fact, Repair):
+                    self._repair(fact)
 
-    def __contains__(self, trade_id: object) -> bool:
-        return trade_id in self._ids
+    def _repair(self, fact: Repair) -> None:
+        if path_of(fact.source) in TRADES:
+            self.trade_ids.add(read_trade(fact.body.encode()).trade_id)
+            self.repaired += fact.gap_id == self._gap_id
+        elif fact.source == SUMMARY and fact.gap_id == self._gap_id:
+            tickers = _SUMMARY.decode(fact.body).tickers
+            self.is_whole |= not tickers
+            self.tickers.update(tickers)
+
+    def left_of(self, gap: GapToRepair) -> GapToRepair | None:
+        """What of `gap` was not repaired yet; None = nothing is left."""
+        if self.is_whole:
+            return None
+        if not gap.tickers:
+            return gap
+        tickers = tuple(ticker for ticker in gap.tickers if ticker not in self.tickers)
+        return gap._replace(tickers=tickers) if tickers else None
 
 
-def missed_trades(
-    gap: GapToRepair, listed: Iterable[ListedTrade], received: Collection[str] | RecentTrades
-) -> list[ListedTrade]:
-    """The trades of the gap's markets and time (with the pad) that were not received, each once, by time then id."""
+def missed_trades(gap: GapToRepair, listed: Iterable[ListedTrade], told: TapeTold) -> list[ListedTrade]:
+    """The trades of the gap's markets and time (with the pad) that are not on the tape, each once, by time then id."""
     wanted = frozenset(gap.tickers)
+    # Of the time before the tape nobody knows what was received.
+    since_ns = min(gap.start_ns, max(gap.start_ns - PAD_NS, told.since_ns))
     found = {
         trade.trade_id: trade
         for trade in listed
-        if trade.trade_id not in received
+        if trade.trade_id not in told.trade_ids
         and (not wanted or trade.ticker in wanted)
-        and gap.start_ns - PAD_NS <= trade.ts_ns < gap.end_ns + PAD_NS
+        and since_ns <= trade.ts_ns < gap.end_ns + PAD_NS
     }
     return sorted(found.values(), key=lambda trade: (trade.ts_ns, trade.trade_id))
 
 
 def repair_entries(
-    gap: GapToRepair, trades: Sequence[ListedTrade], books: Mapping[str, bytes], *, listed: int, troubles: Sequence[str] = ()
+    gap: GapToRepair,
+    trades: Sequence[ListedTrade],
+    books: Mapping[str, bytes],
+    *,
+    listed: int,
+    before: int = 0,
+    troubles: Sequence[str] = (),
 ) -> list[Repair]:
     """What goes on the tape for a gap, in this order: missed trades, books, and last the summary, which is journaled.
 
@@ -92,6 +123,7 @@ def repair_entries(
         trades: as `missed_trades` gives them.
         books: bodies of `/markets/{ticker}/orderbook`, by ticker.
         listed: how many trades the venue listed for the gap, received ones included.
+        before: how many missed trades an interrupted repair of it has brought already.
         troubles: what could not be asked, in words.
     """
     entries = [Repair(gap.gap_id, "/markets/trades", trade.row.decode()) for trade in trades]
@@ -100,16 +132,16 @@ def repair_entries(
         source="kalshi-rest",
         start_ns=gap.start_ns,
         end_ns=gap.end_ns,
-        records=len(trades),
+        records=len(trades) + before,
         tickers=gap.tickers,
-        evidence=_evidence(gap, len(trades), listed, len(books), troubles),
+        evidence=_evidence(gap, len(trades) + before, listed, len(books), troubles),
     )
     return [*entries, Repair(gap.gap_id, SUMMARY, msgspec.json.encode(summary).decode())]
 
 
 def _evidence(gap: GapToRepair, missed: int, listed: int, books: int, troubles: Sequence[str]) -> str:
     told = []
-    if gap.had_trades:
+    if had_trades(gap):
         told.append(f"trades: the venue lists {listed}, {missed} of them had been missed and are recovered")
     if gap.channel in {"", "orderbook_delta"}:
         told.append(f"books: {books} fetched afterwards; changes within the gap cannot be recovered, the venue keeps none")

@@ -35,7 +35,7 @@ MEMBERS_MAX: Final = 200
 MakeMember = Callable[[str, Venue], ConnectorService]
 _SUMMED: Final = frozenset(
     {"frames", "sessions", "entries", "unacked", "tape_bytes", "facts_waiting", "publisher_recoveries", "refills",
-     "unplaced", "commands_waiting", "quarantined"}
+     "unplaced", "commands_waiting", "quarantined", "repairs_waiting", "repaired", "repairs_given_up"}
 )  # fmt: skip
 _WORST: Final = {"connected": min, "frame_age_ms": max, "publish_lag_ms": max, "disk_free_bytes": min}
 

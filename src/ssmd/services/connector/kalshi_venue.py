@@ -18,6 +18,7 @@ from ssmd.exchanges.kalshi.subscriptions import UNFILTERED
 from ssmd.identifiers import system_random
 from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
 from ssmd.services.connector.venue import Venue
+from ssmd.services.kalshi_rest.repair import KalshiRepairer
 
 REST_TIMEOUT_S: Final = 10.0
 ROTATION_GRACE_S: Final = 45
@@ -69,6 +70,7 @@ class KalshiAccess:
     def venue(self, feed: str, wire: str) -> Venue:
         """What the connector needs to know."""
         pauses = Pauses(self.listing(), self._clock)
+        signer = self._signed if self._key().private_key is not None else None
         return Venue(
             feed=feed,
             websocket_url=self._websocket_url,
@@ -81,6 +83,7 @@ class KalshiAccess:
             pause_at=pauses.text_at,
             prepare=pauses.refresh,
             shared_channels=frozenset(UNFILTERED),
+            repairer=KalshiRepairer(self._rest_url, signer, self._clock, system_random),
         )
 
     def listing(self) -> KalshiListing:

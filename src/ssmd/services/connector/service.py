@@ -28,8 +28,9 @@ from ssmd.services.connector.archive_watch import ArchiveWatch
 from ssmd.services.connector.conversation import Conversation
 from ssmd.services.connector.fact_journal import FactJournal
 from ssmd.services.connector.flushing import until_handed_on
+from ssmd.services.connector.gap_repairs import GapRepairs
 from ssmd.services.connector.quarantine import Quarantine
-from ssmd.services.connector.sessions import begin_session, close_killed_session, new_session_number, next_epoch
+from ssmd.services.connector.sessions import begin_session, close_killed_session, judged, new_session_number, next_epoch
 from ssmd.services.connector.settings import ConnectorSettings
 from ssmd.services.connector.tape_follower import Names, TapeFollower
 from ssmd.services.connector.tape_keeper import TapeKeeper
@@ -49,8 +50,6 @@ TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""
 DRAIN_S: Final = 10.0
 """How long a stop waits for transport and journal; what they lack then is on the tape for the next start."""
-SILENCES: Final = frozenset({"stale", "closed-by-venue", "connection-lost"})
-"""Endings that are no outage during a planned pause."""
 QUICK_RETRY_S: Final = 60.0
 """A connection that lived this long resets the backoff."""
 
@@ -94,6 +93,7 @@ class ConnectorService:
         self._stopping = asyncio.Event()
         self._quarantine = Quarantine(transport, env, random, self._log)
         self._conversation: Conversation | None = None
+        self._repairs = GapRepairs(tape_directory, venue.repairer, lambda: self._conversation, random, self._log)
         self._mapper: Mapper | None = None
         self._pause = ""
         self._last_ts_ns = 0
@@ -151,9 +151,8 @@ class ConnectorService:
             syncing = group.create_task(
                 sync_tape(tape, self._settings.fsync_ms / 1000, self._crash_point, self._on_tape_trouble)
             )
-            ticking = group.create_task(self._tick())
-            quarantining = group.create_task(self._quarantine.run())
-            watching = group.create_task(keeper.run(self._settings.watch_s))
+            beside = [self._tick(), self._quarantine.run(), self._repairs.run(), keeper.run(self._settings.watch_s)]
+            others = [syncing, *(group.create_task(one) for one in beside)]
             await self._connect_until_stopped(before.previous)
             try:
                 async with asyncio.timeout(DRAIN_S):
@@ -163,7 +162,7 @@ class ConnectorService:
                     await journaling
             except TimeoutError:
                 self._log.warning("left-on-tape", acked_session=self._publisher.acked.session, acked_n=self._publisher.acked.n)
-            for task in (following, journaling, syncing, ticking, watching, quarantining):
+            for task in (following, journaling, *others):
                 task.cancel()
         if self._fenced:
             raise Rejected("capture-fenced", self._fenced, mend="stop one of the two connectors of this connection")
@@ -217,7 +216,9 @@ class ConnectorService:
     async def _one_session(self, previous: PreviousSession | None) -> PreviousSession:
         venue = self._venue
         await venue.prepare()
-        protocol = venue.new_session(await venue.subscription())
+        subscription = await venue.subscription()
+        self._repairs.captures(subscription)
+        protocol = venue.new_session(subscription)
         conversation: Conversation | None = None
         early: list[bytes] = []
 
@@ -281,11 +282,9 @@ class ConnectorService:
 
     async def _end_session(self, recorder: Recorder, ending: Ending, failure: str) -> PreviousSession:
         self._socket = None
-        cause = "channel-error" if failure else ending.cause
-        evidence = failure or ending.evidence
-        self._pause = self._venue.pause_at(self._clock.now_ns()) if cause in SILENCES else ""
-        if self._pause:
-            cause, evidence = "planned-pause", f"{self._pause}; {cause} {evidence}".rstrip()
+        pause = self._venue.pause_at(self._clock.now_ns())
+        cause, evidence, is_planned = judged(ending, failure, pause)
+        self._pause = pause if is_planned else ""
         self._trouble = f"{cause}: {evidence or ending.reason or 'no more is known'}"
         self._log.warning("disconnected", session=recorder.session, cause=cause, code=ending.code, reason=ending.reason)
         fact = Disconnected(cause, ending.code, ending.reason, recorder.last_frame_ns or recorder.session, evidence)
@@ -363,6 +362,7 @@ class ConnectorService:
             self._facts.offer(found)
         if self._conversation is not None:
             self._conversation.mend(found)
+        self._repairs.offer(found)
 
     def _new_mapper(self, session: int) -> Mapper:
         self._mapper = self._venue.new_mapper(session)
@@ -396,5 +396,5 @@ class ConnectorService:
             "quarantined": self._quarantine.published,
             "tape_bytes_max": self._settings.bytes_max,
         }
-        stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None)
+        stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None) | self._repairs.stats()
         return Health(not reason, reason or self._pause, stats)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ssmd.clock import Clock, iso_of
 from ssmd.schemas.control import AnyFact, Connected, DayMark, Disconnected, PreviousSession, TailCut
+from ssmd.services.connector.venue_socket import Ending
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeEnd, TapeWriter
+
+SILENCES: Final = frozenset({"stale", "closed-by-venue", "connection-lost"})
+"""Endings that are no outage during a planned pause."""
 
 
 def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int, last_ts_ns: int = 0) -> int:
@@ -24,6 +28,19 @@ def new_session_number(end: TapeEnd | PreviousSession | None, now_ns: int, last_
         return max(now_ns, last_ts_ns + 1)
     last_recv_ns = end.last_recv_ns if isinstance(end, PreviousSession) else end.last_ts_ns
     return max(now_ns, end.session + 1, last_recv_ns + 1, last_ts_ns + 1)
+
+
+def judged(ending: Ending, failure: str, pause: str) -> tuple[str, str, bool]:
+    """Why a session ended, what shows it, and whether that is no outage but the planned silence `pause` ("" = there is none).
+
+    Args:
+        failure: the protocol's own word, "" = it had no reason to end it.
+    """
+    cause = "channel-error" if failure else ending.cause
+    evidence = failure or ending.evidence
+    if pause and cause in SILENCES:
+        return "planned-pause", f"{pause}; {cause} {evidence}".rstrip(), True
+    return cause, evidence, False
 
 
 class Before(NamedTuple):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from ssmd.exchanges.adapter import Mapper, Session, Subscription
+from ssmd.exchanges.adapter import GapToRepair, Mapper, Session, Subscription
+from ssmd.schemas.control import Repair
+
+
+class Repairer(Protocol):
+    """Brings back what a venue still has of a gap."""
+
+    async def repair(self, gap: GapToRepair, tape: Path, write: Callable[[Sequence[Repair]], Awaitable[None]]) -> int:
+        """Write the missed data as entries, unless the tape in the directory `tape` holds them; how many were written.
+
+        Raises:
+            Unavailable: not now.
+            SsmdError: never.
+        """
+        ...
 
 
 def _never(_ts_ns: int) -> str:
@@ -33,6 +49,7 @@ class Venue:
         prepare: called before each connection is made; looks after `pause_at`, never raises.
         shared_channels: channels without a ticker filter, which one connection of several takes for all.
         commands_s: commands a second one connection may send.
+        repairer: None = nothing can be had again.
         read_limit_bytes: the largest frame taken; a larger one ends the connection.
         stale_s: without frame or ping for this long the connection is taken for dead.
     """
@@ -48,6 +65,7 @@ class Venue:
     pause_at: Callable[[int], str] = _never
     prepare: Callable[[], Awaitable[None]] = _nothing
     shared_channels: frozenset[str] = frozenset()
+    repairer: Repairer | None = None
     commands_s: float = 200.0
     read_limit_bytes: int = 64 << 20
     stale_s: float = 25.0
