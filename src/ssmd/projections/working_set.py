@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -76,7 +76,8 @@ class WorkingSet:
     def __init__(self, stamp: Stamp, rows_cached_max: int = ROWS_CACHED_MAX) -> None:
         self._rows_cached_max = rows_cached_max
         self._stored: dict[str, bytes | None] = {}
-        self._now: dict[str, msgspec.Struct | None] = {}
+        # Any: each key's own type of row, or None. (A cast would be a call for each row read.)
+        self._now: dict[str, Any] = {}
         # Keys the batch wrote, in order; may hold some whose write was undone.
         self._changed: dict[str, None] = {}
         # What the event at hand wrote over, in order.
@@ -94,27 +95,14 @@ class WorkingSet:
     def get(self, key: str, row: type[RowType]) -> RowType | None:
         known = self._now.get(key, _MISSING)
         if known is not _MISSING:
-            return cast("RowType | None", known)
+            return known  # type: ignore[no-any-return]
         if key in self._added:
-            return cast("RowType", self._take_up(key))
+            return self._take_up(key)  # type: ignore[return-value]
         stored = self._read(key)
         value = self._now[key] = None if stored is None else decode_row(stored, row)
         return value
 
-    def put(self, key: str, value: msgspec.Struct) -> None:
-        self._write(key, value)
-
-    def add(self, key: str, value: msgspec.Struct) -> None:
-        if key in self._now or key in self._added:
-            self._write(key, value)
-            return
-        self._added[key] = value
-        self._undo.append((key, _ADDED))
-
-    def delete(self, key: str) -> None:
-        self._write(key, None)
-
-    def _write(self, key: str, value: msgspec.Struct | None) -> None:
+    def put(self, key: str, value: msgspec.Struct | None) -> None:
         before = self._now.get(key, _MISSING)
         if before is _MISSING:
             if key in self._added:
@@ -124,6 +112,16 @@ class WorkingSet:
         self._undo.append((key, before))
         self._now[key] = value
         self._changed[key] = None
+
+    def add(self, key: str, value: msgspec.Struct) -> None:
+        if key in self._now or key in self._added:
+            self.put(key, value)
+            return
+        self._added[key] = value
+        self._undo.append((key, _ADDED))
+
+    def delete(self, key: str) -> None:
+        self.put(key, None)
 
     def _take_up(self, key: str) -> msgspec.Struct:
         """From now on an added row is one like others: known not to be stored."""
