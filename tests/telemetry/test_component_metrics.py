@@ -51,11 +51,11 @@ def test_what_stands_for_many_becomes_a_label_and_an_exact_name_goes_first() -> 
         'ssmd_component_up{component="projector",env="prod",member="main"} 1.0',
         'ssmd_component_ok{component="projector",env="prod",member="main"} 1.0',
         'ssmd_component_standby{component="projector",env="prod",member="main"} 1.0',
-        'ssmd_projector_lag_events{env="prod",member="main"} 3.0',
-        'ssmd_projector_view_lag_events{env="prod",member="main",view="days"} 2.0',
-        'ssmd_projector_view_lag_events{env="prod",member="main",view="gaps"} 0.0',
-        'ssmd_projector_day_status{env="prod",member="main",status="active"} 1.0',
-        'ssmd_projector_key_expires_in_seconds{env="prod",key="k.a",member="main"} -1.5',
+        'ssmd_projector_lag_events{component="projector",env="prod",member="main"} 3.0',
+        'ssmd_projector_view_lag_events{component="projector",env="prod",member="main",view="days"} 2.0',
+        'ssmd_projector_view_lag_events{component="projector",env="prod",member="main",view="gaps"} 0.0',
+        'ssmd_projector_day_status{component="projector",env="prod",member="main",status="active"} 1.0',
+        'ssmd_projector_key_expires_in_seconds{component="projector",env="prod",key="k.a",member="main"} -1.5',
     ]
 
 

@@ -50,8 +50,8 @@ async def test_health_and_metrics_are_served_where_the_health_says() -> None:
             'ssmd_component_up{component="connector",env="demo",member="main"} 1.0',
             'ssmd_component_ok{component="connector",env="demo",member="main"} 0.0',
             'ssmd_component_standby{component="connector",env="demo",member="main"} 0.0',
-            'ssmd_connector_frames_total{env="demo",member="main"} 7.0',
-            'ssmd_connector_clock_offset_seconds{env="demo",member="main"} -0.25',
+            'ssmd_connector_frames_total{component="connector",env="demo",member="main"} 7.0',
+            'ssmd_connector_clock_offset_seconds{component="connector",env="demo",member="main"} -0.25',
         ]
 
 

@@ -39,6 +39,7 @@ COMMANDS: Final = (
     LazyCommand("watch", "ssmd.cli.watch", "Show a market's book and trades as they change."),
     LazyCommand("journal", "ssmd.cli.journal", "Read the events themselves."),
     LazyCommand("projection", "ssmd.cli.projection", "Check, rebuild and roll back the views of the journal."),
+    LazyCommand("dlq", "ssmd.cli.dlq", "What could not be processed: look, replay, discard."),
     LazyCommand("streams", "ssmd.cli.streams", "Create, compare and show the NATS streams."),
     LazyCommand("tape", "ssmd.cli.tape", "Show, verify and republish the connector's log."),
     LazyCommand("simulate", "ssmd.cli.simulate", "Run a venue of your own on loopback."),

@@ -16,13 +16,14 @@ from ssmd.archive.continuity import Unit
 from ssmd.archive.segment_index import INDEXED_KINDS, build, index_key
 from ssmd.archive.storage import CHUNK_BYTES, Storage
 from ssmd.clock import Clock
-from ssmd.domain import archive
+from ssmd.domain import archive, dead_letter
 from ssmd.errors import Malformed, Unavailable
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Positions, Regressed, Sealed
 from ssmd.services.open_segment import FinishedFile, OpenSegment
 from ssmd.services.patience import Patience
+from ssmd.streams.transport import StreamMessage
 
 
 class Sealer:
@@ -148,6 +149,16 @@ class Sealer:
         action = "waits until the connector has filled it again from its tape"
         await self._command(
             key, archive.RecordStreamTruncated(epoch, sealed.incarnation, sealed.last_seq, first_available, action)
+        )
+
+    async def record_dead_letter(self, message: StreamMessage, reason: str) -> None:
+        """Journal that no segment can take `message`; once, however often it is read."""
+        stream = self._intake.stream
+        about = f"{self._feed}/{message.subject}"
+        command = dead_letter.RecordDeadLetter(self._actor.partition(":")[0], stream, message.seq, about, "", reason)
+        parts = (f"{stream}-{self.incarnation}-{message.seq}",)
+        await self._patience.until_answered(
+            "journal", lambda: self._application.handle(dead_letter.DECIDER, parts, command, actor=self._actor)
         )
 
     async def _open(self, unit: Unit[Any]) -> OpenSegment:

@@ -247,6 +247,7 @@ class StreamArchiver:
             except Malformed as error:
                 self._counts["damaged"] += 1
                 self._report(f"message {message.seq} on {message.subject} cannot be archived: {error.message}")
+                await self._sealer.record_dead_letter(message, error.message)
                 continue
             if unit is not None:
                 await self._offer(unit)

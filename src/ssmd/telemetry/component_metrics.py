@@ -5,7 +5,7 @@ docs/reference/metrics.md is made of it:
 
     python -m ssmd.telemetry.component_metrics > docs/reference/metrics.md
 
-All metrics carry the labels `env` and `member` (the component's instance: "main"); statistics are whole numbers, `per` of
+All metrics carry the labels `env`, `component` and `member` (its instance: "main"); statistics are whole numbers, `per` of
 which are one of the metric's unit. A statistic whose name ends with * stands for many; what * stands for is the label.
 """
 
@@ -149,7 +149,7 @@ EVERYWHERE: Final = (
     Row("", "ok", "gauge", "1 while the component does its job, by its own word (/healthz names the reason)"),
     Row("", "standby", "gauge", "1 while it waits to take over from another instance"),
 )
-"""`ssmd_component_*` with the label `component`: of every process."""
+"""`ssmd_component_*`: of every process."""
 
 NOT_EXPORTED: Final[Mapping[str, Mapping[str, str]]] = {
     "connector": {
@@ -200,7 +200,7 @@ Every component process serves `/metrics` (Prometheus text) and `/healthz` (200,
 
     ssmd status -o json | jq -r '.services[].stats.metrics_url'
 
-Labels of all: `env` and `member` (the component's instance). Prometheus's own `process_*` metrics are there too. The
+Labels of all: `env`, `component` and `member` (its instance). Prometheus's own `process_*` metrics are there too. The
 gateway counts and times REST requests besides, `ssmd_gateway_requests_total` (`status`) and `ssmd_gateway_request_seconds`
 (a histogram), at `/metrics` of its public address, for those who have a key."""
 
@@ -218,9 +218,8 @@ def reference() -> str:
     for title, component, rows in tables:
         lines += ["", f"## {title}", "", "| metric | type | labels | what | statistic |", "| --- | --- | --- | --- | --- |"]
         for row in rows:
-            own = "component" if component == "component" else row.label
             stat = f"`{row.stat}`" if row.stat else ""
-            lines.append(f"| `{row.metric(component)}` | {row.type} | {own} | {row.help} | {stat} |")
+            lines.append(f"| `{row.metric(component)}` | {row.type} | {row.label} | {row.help} | {stat} |")
     lines += ["", "## Statistics that are no metrics", "", "| component | statistic | why |", "| --- | --- | --- |"]
     lines += [f"| {name} | `{stat}` | {why} |" for name, rows in NOT_EXPORTED.items() for stat, why in rows.items()]
     return "\n".join(lines) + "\n"

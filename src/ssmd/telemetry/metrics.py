@@ -142,11 +142,11 @@ def families(now: HealthNow) -> Iterator[Metric]:
             row, label = placed
             found.setdefault(row, []).append((label, told if row.per == 1 else told / row.per))
     for row, values in found.items():
-        labels = ["env", "member", *([row.label] if row.label else [])]
+        labels = ["env", "component", "member", *([row.label] if row.label else [])]
         make = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
         told_by = make(row.metric(now.component), row.help, labels=labels)
         for label, number in values:
-            told_by.add_metric([now.env, now.member, *([label] if row.label else [])], number)
+            told_by.add_metric([now.env, now.component, now.member, *([label] if row.label else [])], number)
         yield told_by
 
 
