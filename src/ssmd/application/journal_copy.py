@@ -16,7 +16,7 @@ import msgspec
 from ssmd.errors import Malformed, Rejected
 from ssmd.identifiers import encode_token
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, Journal
-from ssmd.streams.journal_anchor import RollingDigest
+from ssmd.streams.journal_anchor import Anchor, RollingDigest
 
 FORMAT: Final = "ssmd-journal.v1"
 RESTORE_BYTES_MAX: Final = 4 << 20
@@ -154,6 +154,20 @@ class _FileCheck:
         if end != found:
             raise Malformed(f"the messages are {found}, expected {end}")
         self.end = end
+
+
+def differing_anchors(lines: Iterable[bytes], env: str, anchors: Iterable[Anchor]) -> list[Anchor]:
+    """Those of `anchors` that are not of the journal in a file; one behind its end is. Raises as `checked`."""
+    wanted: dict[int, list[Anchor]] = {}
+    for anchor in anchors:
+        wanted.setdefault(anchor.position, []).append(anchor)
+    digest = RollingDigest(env)
+    differing = [one for one in wanted.pop(0, ()) if one.sha256 != digest.sha256]
+    for message in _messages(lines, env):
+        if isinstance(message, _Line):
+            digest.add_raw(message.subject, message.data)
+            differing += [one for one in wanted.pop(digest.position, ()) if one.sha256 != digest.sha256]
+    return differing + [one for late in wanted.values() for one in late]
 
 
 async def imported(journal: Journal, env: str, lines: Callable[[], Iterable[bytes]]) -> Copied:

@@ -160,8 +160,18 @@ class Git:
             raise Rejected("git-refused", f"git refused the commit: {words}", mend="mend that, then the same command again")
         return self.head()
 
-    def _output(self, arguments: Sequence[str], *, given: bytes | None = None) -> bytes:
-        done = self._run(arguments, given=given)
+    def bundle(self, path: Path) -> None:
+        """Write all history of HEAD into one file. Raises Misconfigured where git cannot."""
+        self._output(["bundle", "create", "--quiet", str(path.absolute()), "HEAD"], timeout_s=COMMIT_TIMEOUT_S)
+
+    def unbundle(self, path: Path) -> None:
+        """Make the workspace, an empty directory, a repository at the HEAD of a bundle. Raises Misconfigured."""
+        self._output(["init", "--quiet"])
+        self._output(["fetch", "--quiet", str(path.absolute()), "HEAD"], timeout_s=COMMIT_TIMEOUT_S)
+        self._output(["reset", "--quiet", "--hard", "FETCH_HEAD"], timeout_s=COMMIT_TIMEOUT_S)
+
+    def _output(self, arguments: Sequence[str], *, given: bytes | None = None, timeout_s: float = ASK_TIMEOUT_S) -> bytes:
+        done = self._run(arguments, given=given, timeout_s=timeout_s)
         if done.returncode != 0:
             words = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
             raise Misconfigured(f"git {arguments[0]} failed in {self._workspace}: {words}")

@@ -170,12 +170,12 @@ async def import_journal(environment: ResolvedEnvironment, variables: Mapping[st
             raise Misconfigured(f"{source} cannot be read: {error.strerror}") from error
 
     checked(lines(), environment.name)
-    async with _writing_journal(environment, variables, say) as journal:
+    async with writing_journal(environment, variables, say) as journal:
         return await imported(journal, environment.name, lines)
 
 
 @asynccontextmanager
-async def _writing_journal(environment: ResolvedEnvironment, variables: Mapping[str, str], say: Say) -> AsyncGenerator[Journal]:
+async def writing_journal(environment: ResolvedEnvironment, variables: Mapping[str, str], say: Say) -> AsyncGenerator[Journal]:
     journal: Journal
     is_off = environment.is_embedded("journal") and environment.run is None
     if environment.document.journal.backend == "nats" and is_off:
