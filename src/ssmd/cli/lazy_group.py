@@ -44,6 +44,8 @@ COMMANDS: Final = (
     LazyCommand("tape", "ssmd.cli.tape", "Show, verify and republish the connector's log."),
     LazyCommand("simulate", "ssmd.cli.simulate", "Run a venue of your own on loopback."),
     LazyCommand("chaos", "ssmd.cli.chaos", "Kill processes on purpose, and prove that nothing is lost."),
+    LazyCommand("doctor", "ssmd.cli.doctor", "Check this machine and an environment, and say what to do."),
+    LazyCommand("backup", "ssmd.cli.backup", "Copy journal and registry somewhere else, and bring them back."),
     LazyCommand("connector", "ssmd.cli.connector", "Run the connector process alone."),
     LazyCommand("archiver", "ssmd.cli.archiver", "Run one archiver process alone."),
     LazyCommand("projector", "ssmd.cli.projector", "Run the projector process alone."),
