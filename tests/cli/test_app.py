@@ -64,6 +64,11 @@ def test_the_commands_are_those_that_are_documented() -> None:
         f"ssmd {name}"
         for name in (
             "archiver run",
+            "backup create",
+            "backup list",
+            "backup restore",
+            "backup verify",
+            "doctor",
             "tape republish",
             "tape show",
             "tape verify",
