@@ -175,8 +175,8 @@ def _add(kind: str, number: int, contents: list[bytes], groups: dict[str, list[G
 def _book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Group]]:
     sums: defaultdict[tuple[str, int, int, int, int], int] = defaultdict(int)
     counts: Counter[str] = Counter()
-    first: dict[str, tuple[int, ...]] = {}
-    last: dict[str, tuple[int, ...]] = {}
+    first: dict[str, Place] = {}
+    last: dict[str, Place] = {}
     subscriptions: set[tuple[int, int]] = set()
     low, high, is_summable = 1 << 64, 0, True
     for columns in map(book_columns, contents):
@@ -186,9 +186,13 @@ def _book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Grou
             sums[key] += size
         counts.update(columns.ticker)
         subscriptions.update(zip(columns.session, columns.sid, strict=True))
-        places = [*zip(*(getattr(columns, name) for name in Place.__struct_fields__), strict=True)]
-        first = {**dict(zip(reversed(columns.ticker), reversed(places), strict=True)), **first}
-        last.update(zip(columns.ticker, places, strict=True))
+        places = [getattr(columns, name) for name in Place.__struct_fields__]
+        rows = range(len(columns.ticker))
+        for ticker, row in dict(zip(reversed(columns.ticker), reversed(rows), strict=True)).items():
+            if ticker not in first:
+                first[ticker] = Place(*(column[row] for column in places))
+        for ticker, row in dict(zip(columns.ticker, rows, strict=True)).items():
+            last[ticker] = Place(*(column[row] for column in places))
         low, high = min(low, min(columns.ts_recv_ns, default=low)), max(high, max(columns.ts_recv_ns, default=0))
     is_plain = is_summable and len(subscriptions) == 1
     by_ticker: dict[str, list[Sum]] = {ticker: [] for ticker in counts}
@@ -200,7 +204,7 @@ def _book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Grou
                 seen.add(told)
                 by_ticker[ticker].append((price_exponent, size_exponent, side, price, size))
     for ticker, count in counts.items():
-        begin, end = Place(*first[ticker]), Place(*last[ticker])
+        begin, end = first[ticker], last[ticker]
         # Within one session times do not fall; else the group's are taken, which hold the ticker's.
         bounds = (begin.ts_recv_ns, end.ts_recv_ns) if is_plain else (low, high)
         yield ticker, Group(number, count, begin, end, *bounds, sums=by_ticker[ticker] if is_plain else None)

@@ -157,6 +157,12 @@ def whole_messages(data: bytes) -> int:
     """
     at, end = 0, len(data)
     unpack = layout.FRAME.unpack_from
+    if end >= layout.FRAME.size and not unpack(data, 0)[0]:
+        size = layout.FRAME.size + (unpack(data, 0)[1] << 3)
+        if end % size == 0:
+            frames = memoryview(data).cast("Q")[:: size >> 3].tolist()
+            if frames.count(frames[0]) == len(frames):  # all of one size, as numbers of one market are
+                return end
     while end - at >= layout.FRAME.size:
         more, words = unpack(data, at)
         if more:

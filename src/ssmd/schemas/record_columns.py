@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 from ssmd.errors import Malformed
@@ -68,7 +70,7 @@ def _in_place(data: bytes) -> BookColumns:
     groups = [_of_one_size(group, size) for size, group in _by_size(data)]
     if len(groups) == 1:
         return groups[0]
-    return BookColumns(*([value for part in parts for value in part] for parts in zip(*groups, strict=True)))
+    return BookColumns(*(list(chain.from_iterable(parts)) for parts in zip(*groups, strict=True)))
 
 
 def _by_size(data: bytes) -> list[tuple[int, bytes]]:
@@ -108,10 +110,7 @@ def _of_one_size(data: bytes, size: int) -> BookColumns:
     names = [data[at : at + body - layout.POINTERS_AT] for at in range(layout.POINTERS_AT, len(data), size)]
     feeds, tickers = {}, {}
     for part in set(names):
-        feed, ticker = layout.read_text(part, 0, 0, len(part)), layout.read_text(part, 8, 0, len(part))
-        if layout.names_part(feed.encode(), ticker.encode(), layout.BOOK) != part:
-            raise layout.Unusual
-        feeds[part], tickers[part] = feed, ticker
+        feeds[part], tickers[part] = _names(part)
     first = head >> 3
     event, recv, session, n = (words[first + at :: step].tolist() for at in range(4))
     return BookColumns(
@@ -121,6 +120,15 @@ def _of_one_size(data: bytes, size: int) -> BookColumns:
         small[head + 48 :: size].tolist(), small[head + 49 :: size].tolist(),
         price, amount, side, meaning,
     )  # fmt: skip
+
+
+@lru_cache(16_384)
+def _names(part: bytes) -> tuple[str, str]:
+    """Feed and ticker of a message's names, which stand in every frame again."""
+    feed, ticker = layout.read_text(part, 0, 0, len(part)), layout.read_text(part, 8, 0, len(part))
+    if layout.names_part(feed.encode(), ticker.encode(), layout.BOOK) != part:
+        raise layout.Unusual
+    return feed, ticker
 
 
 def _by_records(data: bytes) -> BookColumns:
