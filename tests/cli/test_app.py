@@ -103,6 +103,8 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "day end",
             "day history",
             "day list",
+            "day recover",
+            "day roll",
             "day show",
             "day start",
             "day status",
@@ -171,6 +173,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "streams status",
             "up",
             "validate",
+            "worker run",
         )
     )
 

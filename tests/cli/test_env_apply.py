@@ -113,7 +113,7 @@ def test_uncommitted_changes_are_refused_or_recorded(ssmd: Ssmd, names: tuple[st
     assert ssmd("config", "history", name).status == 2  # nothing was made, not even a journal
     called = ssmd("env", "apply", name, "--allow-dirty")
     assert called.status == 0, called.err
-    assert "not built" in called.out
+    assert "not now" in called.out
     (span,) = json.loads(ssmd("config", "history", name, "-o", "json").out)
     assert words in span["uncommitted"]
     assert ssmd("commit", "-m", "Keep a month").status == 0

@@ -66,10 +66,12 @@ STATES: dict[str, Any] = {
         document_sha256="7a" * 32,
     ),
     "trading-day": trading_day.State(
-        status="complete",
+        status="force-ended",
         date="2026-05-14",
         steps=(("end", "seal"),),
         totals=trading_day.Totals(102_555, {"book": 80_000, "gap": 3, "trade": 2211}, 12, 987_654_321, 3),
+        late=("end",),
+        due_ns=(1_778_742_000_000_000_000, 1_778_785_200_000_000_000),
     ),
     "capture": capture.State(last=TapePlace(SESSION, 25, 0), epoch=1),
     "archive": archive.State(

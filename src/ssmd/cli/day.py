@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,18 +13,25 @@ from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, say, thousands, time_of
 
 if TYPE_CHECKING:
-    from ssmd.domain.trading_day import State
     from ssmd.projections.days import Day
     from ssmd.projections.queries import AuditLine
+    from ssmd.wiring.day_asking import Verb
     from ssmd.wiring.environment import ResolvedEnvironment
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Start, end and show trading days.")
 
+FOLLOW_POLL_S = 0.5
 DateOption = Annotated[
     str,
     typer.Option("--date", metavar="DATE", help="YYYY-MM-DD; default: today in the environment's zone.", callback=checked_date),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
+FollowOption = Annotated[
+    bool, typer.Option("--follow/--no-follow", help="Tell each step until it is done, or leave it to its workflow.")
+]
+NoTemporalOption = Annotated[
+    bool, typer.Option("--no-temporal", help="Do the steps in this process, whatever Temporal there is.")
+]
 
 
 def _date_of(invocation: Invocation, environment: ResolvedEnvironment, given: str) -> str:
@@ -33,42 +40,107 @@ def _date_of(invocation: Invocation, environment: ResolvedEnvironment, given: st
     return given or today_in(environment.document.timezone, invocation.clock)
 
 
-def _proceed(ctx: typer.Context, phase: Literal["start", "end"], given: str, reason: str, output: Format) -> None:
-    """Run a procedure on a day, telling each step on stderr; then show where the day stands."""
+def _proceed(
+    ctx: typer.Context, verb: Verb, given: str, reason: str, output: Format, *, force: bool, follow: bool, no_temporal: bool
+) -> None:
+    """Have it done, telling each step on stderr; then show where the day stands."""
     from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
-    from ssmd.wiring.trading_day import day_procedure, end_day, start_day  # noqa: PLC0415
+    from ssmd.wiring.day_asking import DayAsker  # noqa: PLC0415
+    from ssmd.wiring.trading_day import refuse_date, today_in  # noqa: PLC0415
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     date = _date_of(invocation, environment, given)
-
-    async def proceeded() -> State:
-        async with day_procedure(
-            environment, invocation.variables, clock=invocation.clock, random=system_random, actor=invocation.actor(), say=say
-        ) as procedure:
-            return await (start_day if phase == "start" else end_day)(procedure, date, reason)
-
-    state = run(proceeded())
+    today = today_in(environment.document.timezone, invocation.clock)
+    if verb != "recover":
+        refuse_date("end" if verb == "end" else "start", date, today, is_forced=force, reason=reason)
+    asker = DayAsker(
+        environment,
+        invocation.variables,
+        invocation.clock,
+        system_random,
+        invocation.actor(),
+        say,
+        by_workflow=not no_temporal,
+        follows=follow,
+    )
+    state = run(asker.force_end(date, reason) if force and verb == "end" else asker.go(verb, date, reason))
     if output is Format.JSON:
         print_json(state)
     elif state.totals is not None:
         print_fields(invocation, _totals(state.totals))
 
 
-@app.command("start", epilog=examples("ssmd day start", "ssmd day start --date 2026-05-14 --reason rerun"))
-def start(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:
-    """Start a trading day: once every component is healthy it is active. Starting an active day does nothing."""
-    _proceed(ctx, "start", date, reason, output)
+@app.command("start", epilog=examples("ssmd day start", "ssmd day start --no-follow"))
+def start(
+    ctx: typer.Context,
+    date: DateOption = "",
+    reason: ReasonOption = "",
+    force: Annotated[bool, typer.Option("--force", help="Start yesterday still; needs --reason.")] = False,
+    follow: FollowOption = True,
+    no_temporal: NoTemporalOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Start today's trading day: the security master is synced, and once every component is healthy the day is active.
+
+    Starting an active day does nothing; one that somebody else starts at this moment is refused, and who it is is told.
+    """
+    _proceed(ctx, "start", date, reason, output, force=force, follow=follow, no_temporal=no_temporal)
 
 
-@app.command("end", epilog=examples("ssmd day end"))
-def end(ctx: typer.Context, date: DateOption = "", reason: ReasonOption = "", output: OutputOption = Format.TABLE) -> None:
-    """End a trading day: publish, seal and project what is held by now, then record the totals. The capture goes on."""
-    _proceed(ctx, "end", date, reason, output)
+@app.command("end", epilog=examples("ssmd day end", "ssmd day end --force --reason 'the machine burnt down'"))
+def end(
+    ctx: typer.Context,
+    date: DateOption = "",
+    reason: ReasonOption = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="End it without its steps, its totals unknown; any past day; needs --reason.")
+    ] = False,
+    follow: FollowOption = True,
+    no_temporal: NoTemporalOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """End today's or yesterday's trading day: publish, seal and project what is held by now, read the archive, count.
+
+    The capture goes on.
+    """
+    _proceed(ctx, "end", date, reason, output, force=force, follow=follow, no_temporal=no_temporal)
+
+
+@app.command("roll", epilog=examples("ssmd day roll"))
+def roll(
+    ctx: typer.Context,
+    date: DateOption = "",
+    reason: ReasonOption = "",
+    follow: FollowOption = True,
+    no_temporal: NoTemporalOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """End the day before, where it is still on, and start today's."""
+    _proceed(ctx, "roll", date, reason, output, force=False, follow=follow, no_temporal=no_temporal)
+
+
+@app.command("recover", epilog=examples("ssmd day recover", "ssmd day recover --date 2026-05-14"))
+def recover(
+    ctx: typer.Context,
+    date: DateOption = "",
+    reason: ReasonOption = "",
+    follow: FollowOption = True,
+    no_temporal: NoTemporalOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Go on with a day where an error, a failure or a dead process left it; a workflow that waits tries again at once."""
+    _proceed(ctx, "recover", date, reason, output, force=False, follow=follow, no_temporal=no_temporal)
 
 
 @app.command("status", epilog=examples("ssmd day status", "ssmd day status --date 2026-05-14 -o json"))
-def status(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
+def status(
+    ctx: typer.Context,
+    date: DateOption = "",
+    as_of: AsOfOption = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Tell each step as it is done, until the day stands still.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
     """Show where a trading day stands."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
@@ -76,10 +148,28 @@ def status(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", ou
     environment = invocation.resolve()
     day = _date_of(invocation, environment, date)
     found = ask(invocation, environment, lambda views: queries.day_status(views, day), "days", as_of=as_of)
+    if follow:
+        found = _followed(invocation, environment, found)
     if output is Format.JSON:
         print_json(found)
         return
     print_fields(invocation, _day_fields(found))
+
+
+def _followed(invocation: Invocation, environment: ResolvedEnvironment, found: Day) -> Day:
+    """The day once it is neither starting nor ending; each step is told when it is done."""
+    import time  # noqa: PLC0415 - keeps --help quick
+
+    from ssmd.projections import queries  # noqa: PLC0415
+
+    told, date = len(found.steps), found.date
+    while found.status in {"starting", "ending"}:
+        time.sleep(FOLLOW_POLL_S)
+        found = ask(invocation, environment, lambda views: queries.day_status(views, date), "days")
+        for step in found.steps[min(told, len(found.steps)) :]:
+            say(f"{step.step}{f' ({step.detail})' if step.detail else ''}")
+        told = len(found.steps)
+    return found
 
 
 def _day_fields(found: Day) -> list[tuple[str, object]]:

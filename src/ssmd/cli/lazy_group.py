@@ -50,6 +50,7 @@ COMMANDS: Final = (
     LazyCommand("archiver", "ssmd.cli.archiver", "Run one archiver process alone."),
     LazyCommand("projector", "ssmd.cli.projector", "Run the projector process alone."),
     LazyCommand("gateway", "ssmd.cli.gateway", "Run the gateway process alone."),
+    LazyCommand("worker", "ssmd.cli.worker", "Run the worker process alone: trading days and syncs by Temporal."),
 )
 _BY_NAME: Final = {command.name: command for command in COMMANDS}
 

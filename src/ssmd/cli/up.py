@@ -21,6 +21,9 @@ def up(
         str, typer.Argument(metavar="[ENV]", help="Environment; default: the current one.", autocompletion=complete_environment)
     ] = "",
     no_day: Annotated[bool, typer.Option("--no-day", help="Do not start today's trading day.")] = False,
+    no_temporal: Annotated[
+        bool, typer.Option("--no-temporal", help="No workflows and schedules: days are started and ended in process.")
+    ] = False,
 ) -> int:
     """Run an environment on this machine: embedded servers, simulator, and every component, until Ctrl-C."""
     from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
@@ -36,4 +39,5 @@ def up(
         actor=invocation.actor(),
         say=say,
         with_day=not no_day,
+        with_temporal=not no_temporal,
     )

@@ -86,6 +86,12 @@ RELEASED: Final = frozenset(
         "trading-day.completed.v1",
         "trading-day.end-requested.v1",
         "trading-day.errored.v1",
+        "trading-day.failed.v1",
+        "trading-day.force-ended.v1",
+        "trading-day.late.v1",
+        "trading-day.missed.v1",
+        "trading-day.opened.v1",
+        "trading-day.recovered.v1",
         "trading-day.start-requested.v1",
         "trading-day.step-completed.v1",
     }

@@ -269,11 +269,30 @@ class GatewaySettings(Document, frozen=True, kw_only=True):
 
 
 class Schedule(Document, frozen=True, kw_only=True):
-    """When trading days are started and ended, in the environment's time zone. No `days`: by hand, or by `ssmd up`."""
+    """When trading days are started and ended, in the environment's time zone. No `days`: by hand, or by `ssmd up`.
+
+    The rest is done in either case: the security master is compared with the venue every `sync_minutes` (what changed;
+    0 = never) and at `full_sync` (all of it), keys are looked at then too. A start or end that was missed for less than
+    `catch_up_hours` is made up for, later ones in order; one that begins `late_minutes` after its time is called late.
+    """
 
     days: tuple[Weekday, ...] = ()
     start: TimeOfDay = "00:00"
     end: TimeOfDay = "24:00"
+    sync_minutes: Annotated[int, msgspec.Meta(ge=0, le=1440)] = 5
+    full_sync: TimeOfDay = "04:00"
+    catch_up_hours: Annotated[int, msgspec.Meta(ge=1, le=720)] = 72
+    late_minutes: Annotated[int, msgspec.Meta(ge=1, le=1440)] = 5
+
+
+class TemporalSettings(Document, frozen=True, kw_only=True):
+    """Who drives schedules and days. `url` "embedded": a server that `ssmd up` runs; else HOST:PORT, or a key that holds it.
+
+    "" = nobody: days are started and ended in process, by hand, and nothing is scheduled.
+    """
+
+    url: str = "embedded"
+    namespace: Name = "ssmd"
 
 
 class Retention(Document, frozen=True, kw_only=True):
@@ -324,6 +343,7 @@ class EnvironmentDocument(Document, frozen=True, kw_only=True):
     tape: TapeSettings = TapeSettings()
     archive: ArchiveSettings = ArchiveSettings()
     gateway: GatewaySettings = GatewaySettings()
+    temporal: TemporalSettings = TemporalSettings()
     retention: Retention = Retention()
     shards: dict[str, Shard] = {}
     limits: Limits = Limits()

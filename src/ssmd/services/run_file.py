@@ -32,6 +32,7 @@ class Endpoints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simulator_rest: str = ""
     simulator_websocket: str = ""
     gateway_url: str = ""
+    temporal_url: str = ""
 
 
 class RunFile(msgspec.Struct, frozen=True):

@@ -31,15 +31,17 @@ from ssmd.streams.connection import Connection
 from ssmd.streams.topology import StreamDefinition
 from ssmd.wiring.backends import JOURNAL_DIRECTORY, open_rows_store, open_storage
 from ssmd.wiring.environment import ResolvedEnvironment
-from ssmd.wiring.system import CACHE_DIRECTORY, TRANSPORT_DIRECTORY
+from ssmd.wiring.schedules import apply_schedules, has_temporal, schedule_differences
+from ssmd.wiring.system import CACHE_DIRECTORY, TEMPORAL_DIRECTORY, TRANSPORT_DIRECTORY
 
 CONNECT_TIMEOUT_S: Final = 5.0
+NOT_NOW: Final = "not now"
 UNCOMMITTED_MAX: Final = 100
 _DIRECTORY_OF: Final[dict[topology.Endpoint, str]] = {"journal": JOURNAL_DIRECTORY, "transport": TRANSPORT_DIRECTORY}
 
 
 class Step(NamedTuple):
-    """One thing that differs, or that is to be removed. `action`: create, change, remove, or "not built" (nothing is done)."""
+    """One thing that differs, or that is to be removed. `action`: create, change, remove, or "not now" (nothing is done)."""
 
     kind: str
     name: str
@@ -171,10 +173,22 @@ async def plan_apply(servers: Servers) -> list[Step]:
         steps.append(Step("storage", str(servers.environment.archive_directory), "create"))
     if document.storage.backend == "s3":
         await _check_bucket(servers)
-    if document.schedule.days:
-        detail = "this version starts and ends no days by itself: ssmd day start, ssmd day end"
-        steps.append(Step("schedule", f"{document.schedule.start} on {', '.join(document.schedule.days)}", "not built", detail))
-    return steps
+    return [*steps, *await _plan_schedules(servers.environment, servers.variables)]
+
+
+async def _plan_schedules(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> list[Step]:
+    if has_temporal(environment):
+        changes = await schedule_differences(environment, variables)
+        return [Step("schedule", change.id, change.action, change.detail) for change in changes]
+    schedule = environment.document.schedule
+    if not schedule.days:
+        return []
+    why = (
+        "its Temporal is embedded and does not run: ssmd up applies it"
+        if environment.document.temporal.url
+        else "no temporal.url"
+    )
+    return [Step("schedule", f"{schedule.start} on {', '.join(schedule.days)}", NOT_NOW, why)]
 
 
 async def _check_bucket(servers: Servers) -> None:
@@ -195,8 +209,10 @@ async def apply(
     Raises:
         Misconfigured: a server refuses a setting.
     """
-    steps = [step for step in await plan_apply(servers) if step.action != "not built"]
+    steps = [step for step in await plan_apply(servers) if step.action != NOT_NOW]
     await topology.apply(servers.connections, servers.definitions)
+    if any(step.kind == "schedule" for step in steps):
+        await apply_schedules(servers.environment, servers.variables)
     if any(step.kind == "storage" for step in steps):
         try:
             servers.environment.archive_directory.mkdir(parents=True, exist_ok=True)
@@ -230,6 +246,11 @@ async def plan_teardown(servers: Servers, date: str, *, with_archive: bool) -> l
                 steps.append(Step("cache", f"{encode_token(environment.name)}:projection:*", "remove"))
             elif (environment.directory / CACHE_DIRECTORY).is_dir():
                 steps.append(Step("cache", str(environment.directory / CACHE_DIRECTORY), "remove"))
+        if environment.is_embedded("temporal") and (environment.directory / TEMPORAL_DIRECTORY).is_dir():
+            steps.append(Step("schedule", str(environment.directory / TEMPORAL_DIRECTORY), "remove"))
+        elif has_temporal(environment) and not environment.is_embedded("temporal"):
+            there = await schedule_differences(environment, servers.variables, wanted=())
+            steps += [Step("schedule", change.id, change.action) for change in there]
     if date or with_archive:
         keys = await archive_keys(servers, date)
         if keys:
@@ -275,6 +296,11 @@ async def teardown(
                 await store.clear()
             finally:
                 await store.close()
+    if "schedule" in kinds:
+        if environment.is_embedded("temporal"):
+            shutil.rmtree(environment.directory / TEMPORAL_DIRECTORY)
+        else:
+            await apply_schedules(environment, servers.variables, wanted=())
     if "archive" in kinds:
         storage = open_storage(environment, servers.variables)
         try:

@@ -12,10 +12,9 @@ from ssmd.services.verifier import Scope, verify
 from ssmd.streams.journal import Journal
 from ssmd.wiring.archive_access import reading_storage
 from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.schedules import SYNCED_FEEDS
 from ssmd.wiring.secmaster import SyncPlan, run_sync
 
-SYNCED_FEEDS: Final = frozenset({"kalshi"})
-"""Feeds with a security master."""
 _DAMAGE: Final = frozenset({"missing", "truncated", "longer", "flipped", "swapped", "unreadable"})
 """What keeps a day from completing. Manifests are written behind the seals, and what was never sealed harms nobody."""
 

@@ -26,7 +26,7 @@ EMBEDDED: Final = "embedded"
 SIMULATOR: Final = "simulator"
 CURRENT_FILE: Final = "current-env"
 
-Server = Literal["journal", "transport", "cache"]
+Server = Literal["journal", "transport", "cache", "temporal"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class ResolvedEnvironment:
             if wanted not in fields:
                 raise Misconfigured(f'{server}.url of {self.name} is "{url}", which has no value')
             url = fields[wanted].reveal()
-        seed = "" if server == "cache" else nats_seed(variables, self.role)
+        seed = "" if server in {"cache", "temporal"} else nats_seed(variables, self.role)
         return with_nkey(url, seed) if seed and "@" not in url else url
 
     def key(self, name: str, variables: Mapping[str, str], random: RandomBytes = system_random) -> dict[str, Secret]:
@@ -150,6 +150,8 @@ class ResolvedEnvironment:
                 return self.document.transport.url
             case "cache":
                 return self.document.cache.url
+            case "temporal":
+                return self.document.temporal.url
 
 
 def nats_seed(variables: Mapping[str, str], role: str) -> str:

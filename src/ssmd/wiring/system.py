@@ -21,9 +21,11 @@ from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient
 from ssmd.wiring.backends import JOURNAL_DIRECTORY
 from ssmd.wiring.environment import ResolvedEnvironment, Server, resolve_environment
+from ssmd.wiring.schedules import apply_schedules
 
 TRANSPORT_DIRECTORY: Final = "nats-transport"
 CACHE_DIRECTORY: Final = "cache"
+TEMPORAL_DIRECTORY: Final = "temporal"
 HEALTH_TIMEOUT_S: Final = 2.0
 STARTED_WITHIN_S: Final = 60.0
 CAPTURING_WITHIN_S: Final = 30.0
@@ -39,6 +41,7 @@ class LocalSystem:
         say: told each step in a line for people.
         policy: how children that end are started again.
         child_variables: environment variables for the components, on top of this process's own.
+        with_temporal: run the embedded Temporal (where the document wants one), schedules and a worker as well.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class LocalSystem:
         *,
         policy: RestartPolicy | None = None,
         child_variables: Mapping[str, str] | None = None,
+        with_temporal: bool = False,
     ) -> None:
         self.environment = environment
+        self._with_temporal = with_temporal and bool(environment.document.temporal.url)
         self.variables = variables
         self._clock = clock
         self._say = say
@@ -96,14 +101,17 @@ class LocalSystem:
         prepared = await self._prepare_servers()
         self._endpoints = self._choose_endpoints(prepared)
         await self._stack.enter_async_context(self.supervisor)
-        for server in prepared.values():
-            await self.supervisor.start(spec_of(server))
+        for name, server in prepared.items():
+            if name != "temporal":
+                await self.supervisor.start(spec_of(server))
         self._publish()
         await apply_streams(self.environment, self.variables)
         # What consumes comes before what produces; all of it at once, because most of a start is waiting.
         async with asyncio.TaskGroup() as group:
             for kind in self._consumers():
                 group.create_task(self._start_component(kind))
+            if self._with_temporal:
+                group.create_task(self._start_temporal(prepared.get("temporal")))
         await self._start_component("connector")
         self._publish()
 
@@ -117,9 +125,26 @@ class LocalSystem:
             prepared["journal"] = await prepare_nats(directory / JOURNAL_DIRECTORY, sync_always=True, say=self._say)
         if document.cache.backend == "redis" and self.environment.is_embedded("cache"):
             prepared["cache"] = await prepare_cache(directory / CACHE_DIRECTORY, say=self._say)
+        if self._with_temporal and self.environment.is_embedded("temporal"):
+            from ssmd.services.embedded_temporal import prepare_temporal  # noqa: PLC0415 - only where it is wanted
+
+            namespace = document.temporal.namespace
+            prepared["temporal"] = await prepare_temporal(directory / TEMPORAL_DIRECTORY, namespace, say=self._say)
         for server in prepared.values():
             self._stack.callback(server.release)
         return prepared
+
+    async def _start_temporal(self, prepared: PreparedServer | None) -> None:
+        """The embedded server, where it is one; then its schedules, and the worker."""
+        if prepared is not None:
+            await self.supervisor.start(spec_of(prepared))
+        try:
+            for change in await apply_schedules(self.environment, self.variables):
+                self._say(f"schedule {change.id}: {change.action}{f' ({change.detail})' if change.detail else ''}")
+        except Unavailable as error:
+            # Data waits for no schedule.
+            self._say(f"schedules are as they were: {error.message}")
+        await self._start_component("worker")
 
     def _choose_endpoints(self, prepared: Mapping[str, PreparedServer]) -> Endpoints:
         document = self.environment.document
@@ -140,6 +165,7 @@ class LocalSystem:
             cache_url=prepared["cache"].url if "cache" in prepared else "",
             simulator_rest=f"http://{simulator}/trade-api/v2" if simulator else "",
             simulator_websocket=f"ws://{simulator}/trade-api/ws/v2" if simulator else "",
+            temporal_url=prepared["temporal"].url if "temporal" in prepared else "",
             gateway_url=f"{'https' if gateway.tls_certificate else 'http'}://{gateway.host}:{gateway_port}",
         )
 

@@ -261,8 +261,6 @@ async def day_procedure(
     Raises:
         Unavailable: the environment does not run, or a server of it does not answer.
     """
-    from ssmd.wiring.day_duties import sync_of, verify_of  # noqa: PLC0415 - imports much that a lean day does not need
-
     async with AsyncExitStack() as stack:
         journal = await open_journal(environment, variables)
         stack.push_async_callback(journal.close)
@@ -283,7 +281,7 @@ async def day_procedure(
         async def views() -> Views:
             return await freshest_views(store, journal)
 
-        yield DayProcedure(
+        procedure = DayProcedure(
             feed=environment.document.feed,
             application=Application(journal, CATALOGUE, clock, random, environment.config),
             control=control,
@@ -292,9 +290,14 @@ async def day_procedure(
             say=say,
             actor=actor,
             correlation_id=request_id,
-            sync=sync_of(environment, variables, clock, random, actor) if is_whole else None,
-            verify=verify_of(environment, variables, journal) if is_whole else None,
         )
+        if is_whole:
+            from ssmd.wiring.day_duties import sync_of, verify_of  # noqa: PLC0415 - much that a lean day does not need
+
+            procedure = procedure._replace(
+                sync=sync_of(environment, variables, clock, random, actor), verify=verify_of(environment, variables, journal)
+            )
+        yield procedure
 
 
 async def _well() -> Mapping[str, Any]:

@@ -29,10 +29,12 @@ ACTIVITIES_MAX: Final = 8
 WORKFLOWS_CACHED: Final = 100
 GRACE_S: Final = 5.0
 """How long activities may go on when the worker is told to stop; then another tries them again."""
+STICKY_S: Final = 5.0
+"""How long Temporal keeps a workflow for the worker that had it last; another goes on with it then."""
 RECONNECT_MAX_S: Final = 5.0
 
 
-def worker_of(client: Client, env: str, work: Work, *, grace_s: float = GRACE_S) -> Worker:
+def worker_of(client: Client, env: str, work: Work, *, grace_s: float = GRACE_S, sticky_s: float = STICKY_S) -> Worker:
     """A worker of `env`, not running."""
     return Worker(
         client,
@@ -41,6 +43,7 @@ def worker_of(client: Client, env: str, work: Work, *, grace_s: float = GRACE_S)
         activities=Activities(work).all,
         max_concurrent_activities=ACTIVITIES_MAX,
         max_cached_workflows=WORKFLOWS_CACHED,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=sticky_s),
         graceful_shutdown_timeout=timedelta(seconds=grace_s),
         # Heartbeats are sent as often as they are told: a dead worker is noticed within its timeout.
         max_heartbeat_throttle_interval=timedelta(seconds=1),
