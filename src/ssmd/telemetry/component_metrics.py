@@ -66,6 +66,9 @@ _CONNECTOR: Final = (
     Row("publisher_recoveries", "publisher_recoveries", "counter", "times publishing began anew after trouble"),
     Row("refills", "refills", "counter", "times the streams were filled again from the tape"),
     Row("quarantined", "quarantined_frames", "counter", "frames not understood, put on the dead-letter stream"),
+    Row("repairs_waiting", "repairs_waiting", "gauge", "gaps over, to be repaired from the venue's REST interface"),
+    Row("repaired", "gaps_repaired", "counter", "gaps repaired so"),
+    Row("repairs_given_up", "repairs_given_up", "counter", "gaps whose repair was given up after so many tries"),
 )
 _ARCHIVER: Final = (
     Row("unsealed_age_ms", "unsealed_age_seconds", "gauge", "age of the oldest message read and not sealed", 1000),
