@@ -114,6 +114,11 @@ class Session(Protocol):
         ...
 
     @property
+    def without_room(self) -> frozenset[str]:
+        """Those of them that the venue will not take on this connection."""
+        ...
+
+    @property
     def failure(self) -> str:
         """Why the connection is of no more use ("channel-error: 25 Subscription buffer overflow"), "" while it is."""
         ...

@@ -120,6 +120,15 @@ class KalshiSession:
             return 0
         return len(self._desired.keys() - sub.tickers) if sub else len(self._desired)
 
+    @property
+    def without_room(self) -> frozenset[str]:
+        """Markets wanted that a channel which takes no more does not carry."""
+        left: set[str] = set()
+        for channel in self._full:
+            sub = self._subs.of_channel(channel)
+            left |= self._desired.keys() - sub.tickers if sub is not None else self._desired.keys()
+        return frozenset(left)
+
     def take_changes(self) -> Sequence[ListingChange]:
         """What the venue told of markets that come and go since the last call; only where they are followed."""
         changes, self._changes = self._changes, []
@@ -141,8 +150,9 @@ class KalshiSession:
         commands: list[bytes] = []
         for channel in self._filtered:
             sub = self._subs.of_channel(channel)
-            if sub is not None and dropped and not sub.is_whole:
+            if dropped:
                 self._full.discard(channel)
+            if sub is not None and dropped and not sub.is_whole:
                 gone = tuple(sorted(dropped & sub.tickers))
                 commands += [self._update(sub.sid, channel, "delete", chunk) for chunk in self._chunks(gone)]
             commands += self._reconcile(channel)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from ssmd.domain.capture import CaptureEvent, GapOpened
 from ssmd.errors import Unavailable
@@ -23,6 +23,13 @@ PLACED_S: Final = 60.0
 """After so long a connection should have all of its markets."""
 BURST_S: Final = 0.5
 """How much of the budget may be spent at once."""
+
+
+class News(NamedTuple):
+    """What concerns the other connections, too. As `Session.take_changes` and `Session.without_room`."""
+
+    changes: Sequence[ListingChange] = ()
+    without_room: frozenset[str] = frozenset()
 
 
 class Conversation:
@@ -101,9 +108,9 @@ class Conversation:
         if wrong and not self._is_closed:
             self.say(self.protocol.repair(wrong))
 
-    def changes(self) -> Iterable[ListingChange]:
-        """What the venue told of its listing since the last call."""
-        return self.protocol.take_changes()
+    def news(self) -> News:
+        """What the venue told since the last call, and what it does not take."""
+        return News(self.protocol.take_changes(), self.protocol.without_room)
 
     def close(self) -> None:
         """The connection is over; what waits is not said."""

@@ -1,14 +1,15 @@
 """The connections of one connector: as many as its markets need, each with a tape of its own.
 
 The first connection carries the channels that have no ticker filter, and as many markets as one may; the others carry the
-rest. A market stays with its connection for as long as it is wanted: what comes and goes concerns nobody else.
+rest. A market stays with its connection for as long as it is wanted: what comes and goes concerns nobody else. Only where
+the venue says that a connection is full (error 26), what it did not take moves to another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -79,6 +80,8 @@ class ConnectorGroup:
         # Ticker -> the number of its connection; how many each has.
         self._owner: dict[str, int] = {}
         self._owned: Counter[int] = Counter()
+        # Connections that the venue gave less room than they were meant to have.
+        self._rooms: dict[int, int] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._refreshed_s = 0.0
         self._away = ""
@@ -164,9 +167,11 @@ class ConnectorGroup:
         again_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
-            changes = [change for member in self._members for change in member.changes()]
+            news = [member.news() for member in self._members]
+            changes = [change for one in news for change in one.changes]
             if changes and self.universe.take(changes):
                 self._assign()
+            self._make_room([one.without_room for one in news])
             wait_s = REFRESH_SOON_S if self.universe.is_stale else self._refresh_s
             now_s = loop.time()
             if self.universe.is_followed and now_s >= again_s and now_s - self._refreshed_s >= wait_s:
@@ -186,9 +191,31 @@ class ConnectorGroup:
         self._refreshed_s = asyncio.get_running_loop().time()
         self._assign()
 
+    def _make_room(self, without_room: Sequence[frozenset[str]]) -> None:
+        """Move markets that the venue does not take on their connection (one set for each) to another one."""
+        has_moved = False
+        for number, tickers in enumerate(without_room[: MEMBERS_MAX - 1]):
+            left = sorted(ticker for ticker in tickers if self._owner.get(ticker) == number)
+            if len(left) == self._owned[number]:
+                # The venue takes a command whole or not at all: of fewer it may take some.
+                left = left[(len(left) + 1) // 2 :]
+            if not left:
+                continue
+            for ticker in left:
+                del self._owner[ticker]
+            self._owned[number] -= len(left)
+            self._rooms[number] = self._owned[number]
+            self._log.warning("connection-is-full", number=number + 1, room=self._rooms[number], moved=len(left))
+            self._members[number].want(self._tickers_of(number))
+            has_moved = True
+        if has_moved:
+            self._assign()
+
     def _assign(self) -> None:
         """Give every wanted market a connection, and tell the connections whose markets have changed."""
         wanted = self.universe.tickers
+        # What one connection was given, another one will hardly get more of.
+        room = max(self._rooms.values(), default=self._room)
         changed: set[int] = set()
         for ticker in self._owner.keys() - set(wanted):
             number = self._owner.pop(ticker)
@@ -198,7 +225,7 @@ class ConnectorGroup:
         for ticker in wanted:
             if ticker in self._owner:
                 continue
-            while self._owned[number] >= self._room and number < MEMBERS_MAX - 1:
+            while self._owned[number] >= self._rooms.get(number, room) and number < MEMBERS_MAX - 1:
                 number += 1
             self._owner[ticker] = number
             self._owned[number] += 1

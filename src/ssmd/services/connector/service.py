@@ -20,12 +20,12 @@ from ssmd.application.handler import Application
 from ssmd.clock import Clock, DayCalendar
 from ssmd.domain.capture import CaptureEvent
 from ssmd.errors import Misconfigured, Rejected, Unavailable
-from ssmd.exchanges.adapter import ListingChange, Mapper
+from ssmd.exchanges.adapter import Mapper
 from ssmd.identifiers import RandomBytes
 from ssmd.schemas.control import AnyFact, ClockStepped, Connected, Disconnected, PreviousSession
 from ssmd.services.component import Health
 from ssmd.services.connector.archive_watch import ArchiveWatch
-from ssmd.services.connector.conversation import Conversation
+from ssmd.services.connector.conversation import Conversation, News
 from ssmd.services.connector.fact_journal import FactJournal
 from ssmd.services.connector.flushing import until_handed_on
 from ssmd.services.connector.gap_repairs import GapRepairs
@@ -351,9 +351,9 @@ class ConnectorService:
         if self._conversation is not None:
             self._conversation.want(tickers)
 
-    def changes(self) -> Iterable[ListingChange]:
-        """As `Conversation.changes`."""
-        return () if self._conversation is None else self._conversation.changes()
+    def news(self) -> News:
+        """As `Conversation.news`."""
+        return News() if self._conversation is None else self._conversation.news()
 
     def offer(self, facts: Iterable[CaptureEvent]) -> None:
         """Facts from the follower, for the journal (`tape_follower.FactSink`)."""
