@@ -90,8 +90,8 @@ MISTAKES = [
         "zzz: 1\nfeed: kalshi",
         (
             'exchanges/environments/kalshi-dev.yaml:9:1: unknown key "zzz" (known: keys, name, status, feed, schema, timezone,'
-            " schedule, capture, transport, journal, storage, cache, tape, archive, gateway, retention, shards, limits)"
-            " [unknown-key]"
+            " schedule, capture, transport, journal, storage, replicate, cache, tape, archive, gateway, temporal, retention,"
+            " shards, limits) [unknown-key]"
         ),
     ),
     (
