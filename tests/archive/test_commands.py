@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.cli.app import main
+from ssmd.clock import SystemClock
+from ssmd.exchanges.kalshi.signing import headers, load_private_key
 from ssmd.streams.journal_sqlite import SqliteJournal
 
 ROOT = Path(__file__).parents[2]
@@ -88,13 +93,13 @@ def test_replay_and_sample(ssmd: Callable[..., Called], world: Any) -> None:
     called = ssmd("data", "replay", "--date", DATE)
     assert called.status == 0
     assert [json.loads(line)["n"] for line in called.out.splitlines()] == [line.entry.n for line in world.lines]
-    called = ssmd("data", "replay", "--date", DATE, "--as", "records", "--kind", "trade")
+    called = ssmd("data", "replay", "--date", DATE, "--kind", "records", "--record-kind", "trade")
     trades = [json.loads(line) for line in called.out.splitlines()]
     assert [trade["trade_id"] for trade in trades] == [one.trade_id for one in world.records if type(one).__name__ == "Trade"]
     called = ssmd("data", "sample", "--date", DATE, "-n", "3", "--ticker", "B.2")
     assert [json.loads(line)["ticker"] for line in called.out.splitlines()] == ["B.2"] * 3
-    called = ssmd("data", "replay", "--date", DATE, "--kind", "trade")
-    assert (called.status, "belong to --as records" in called.err) == (2, True)
+    called = ssmd("data", "replay", "--date", DATE, "--record-kind", "trade")
+    assert (called.status, "belong to --kind records" in called.err) == (2, True)
     called = ssmd("data", "replay", "--date", DATE, "--from", "13:00", "--to", "12:00")
     assert (called.status, "is not before" in called.err) == (2, True)
     called = ssmd("data", "replay", "--date", DATE, "--from", "25:00")
@@ -119,18 +124,74 @@ def test_a_bot_plays_an_archived_day_over_the_venues_protocol(world: Any) -> Non
         assert child.stdout is not None
         urls = json.loads(child.stdout.readline())
         assert httpx.get(f"{urls['rest']}/exchange/status").status_code == 200
-        played: list[bytes] = []
-        for _ in range(2):
-            with connect(urls["websocket"], max_size=None) as bot:
-                params = {"channels": ["orderbook_delta"], "market_tickers": ["A-1"]}
-                bot.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
-                played += [frame.encode() if isinstance(frame, str) else frame for frame in bot]
-        assert played == [line.entry.payload for line in world.lines if line.entry.kind == 1]
+        assert played_through(urls, 2, {}) == [line.entry.payload for line in world.lines if line.entry.kind == 1]
     finally:
         child.terminate()
         _, err = child.communicate(timeout=30)
     assert child.returncode == 0, err
     assert list((Path.cwd() / ".ssmd" / ENV / "captures").iterdir()) == []
+
+
+def played_through(urls: dict[str, str], sessions: int, headers: dict[str, str]) -> list[bytes]:
+    """What a bot that subscribes gets, over so many connections."""
+    played: list[bytes] = []
+    for _ in range(sessions):
+        with connect(urls["websocket"], max_size=None, additional_headers=headers) as bot:
+            params = {"channels": ["orderbook_delta"], "market_tickers": ["A-1"]}
+            bot.send(json.dumps({"id": 1, "cmd": "subscribe", "params": params}))
+            played += [frame.encode() if isinstance(frame, str) else frame for frame in bot]
+    return played
+
+
+def test_a_part_of_a_day_is_served_as_the_venue_would(world: Any) -> None:
+    """Only one ticker's frames, over the venue's protocol, the bot's key checked as the venue does."""
+    command = ["data", "replay", "--date", DATE, "--sink", "websocket", "--ticker", "B.2"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ssmd", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stderr is not None
+        urls = {}
+        while "stops it" not in (line := child.stderr.readline()):
+            assert line
+            urls[line.split()[0]] = line.split()[-1]
+        with pytest.raises(InvalidStatus, match="401"):
+            played_through(urls, 1, {})
+        stored = json.loads((Path.cwd() / ".ssmd" / "simulator" / "keys" / "kalshi.json").read_text())
+        key = load_private_key(stored["private_key"].encode())
+        signed = headers(stored["api_key"], key, SystemClock().now_ns() // 10**6, "GET", urlsplit(urls["websocket"]).path)
+        assert played_through(urls, 2, dict(signed)) == [
+            line.entry.payload for line in world.lines if line.entry.kind == 1 and b'"B.2"' in line.entry.payload
+        ]
+    finally:
+        child.terminate()
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 0, err
+
+
+def test_records_are_served_to_every_client_from_the_beginning(world: Any, ssmd: Callable[..., Called]) -> None:
+    expected = ssmd("data", "replay", "--date", DATE, "--kind", "records", "--record-kind", "book").out.splitlines()
+    command = ["data", "replay", "--date", DATE, "--kind", "records", "--record-kind", "book", "--sink", "websocket"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ssmd", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stderr is not None
+        url = child.stderr.readline().strip()
+        for _ in range(2):
+            with connect(url, max_size=None) as client:
+                assert list(client) == expected
+    finally:
+        child.terminate()
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 0, err
+
+
+def test_a_sink_and_its_options_belong_together(ssmd: Callable[..., Called]) -> None:
+    for arguments in (["--sink", "nats"], ["--prefix", "x"], ["--port", "9700"]):
+        called = ssmd("data", "replay", "--date", DATE, *arguments)
+        assert called.status == 2
+        assert re.search("belongs? to", called.err) is not None
 
 
 def test_nothing_archived_cannot_be_simulated(ssmd: Callable[..., Called]) -> None:

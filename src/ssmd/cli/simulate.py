@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from ssmd.services.simulator.config import SimulatorConfig
     from ssmd.wiring.simulate import OwnKey
 
+if TYPE_CHECKING:
+    from ssmd.wiring.simulate import OwnKey
+
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Run a venue of your own on loopback."
 )
+
+
+def tell_started(urls: Mapping[str, str], key: OwnKey | None) -> None:
+    """Where a venue answers and with which key, for people."""
+    for name, url in urls.items():
+        say(f"{name:<10} {url}")
+    if key is not None:
+        say(f"{'key id':<10} {key.key_id}")
+        say(f"{'key':<10} jq -r .private_key {key.path} > key.pem")
+    say("Ctrl-C stops it")
 
 
 def _checked_preset(given: str) -> str:

@@ -99,9 +99,16 @@ class Replayer:
                 yield content
             return
         encoder = _LinesAgain()
+        async for batch in self.paced_lines(date, window=window, ticker=ticker, speed=speed):
+            yield encoder.encode(batch)
+
+    async def paced_lines(
+        self, date: str, *, window: Window = ALL_DAY, ticker: str = "", speed: int = 0
+    ) -> AsyncIterator[Sequence[RawLine]]:
+        """As `lines`, each when it is due."""
         lines = self.lines(date, window=window, ticker=ticker)
         async for batch in paced(lines, _ts_of_line, speed, clock=self._clock, sleep=self._sleep):
-            yield encoder.encode(batch)
+            yield batch
 
     async def lines(self, date: str, *, window: Window = ALL_DAY, ticker: str = "") -> AsyncIterator[Sequence[RawLine]]:
         """As `raw`, decoded, in batches."""

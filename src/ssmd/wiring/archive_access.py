@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ssmd.archive.reading import Wanted, chains, segment_content
+from ssmd.archive.reading import ALL_DAY, Wanted, Window, chains, segment_content
 from ssmd.archive.shelf_manifest import KINDS, raw_shelf, read_manifest
+from ssmd.clock import SystemClock
 from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
+from ssmd.services.replayer import Replayer
 from ssmd.wiring.backends import open_storage
 from ssmd.wiring.environment import ResolvedEnvironment
 
 if TYPE_CHECKING:
+    from ssmd.archive.keys import Shelf
+    from ssmd.archive.shelf_manifest import ShelfManifest
     from ssmd.archive.storage import Storage
     from ssmd.clock import Clock
     from ssmd.services.simulator.config import SimulatorConfig
@@ -58,8 +62,13 @@ def wanted_of(
 
 
 @asynccontextmanager
-async def day_as_capture(environment: ResolvedEnvironment, variables: Mapping[str, str], date: str) -> AsyncGenerator[Path]:
+async def day_as_capture(
+    environment: ResolvedEnvironment, variables: Mapping[str, str], date: str, window: Window = ALL_DAY, ticker: str = ""
+) -> AsyncGenerator[Path]:
     """A date's raw lines as one capture file that the simulated venue plays; removed at the end.
+
+    Args:
+        window, ticker: as of `Replayer.raw`.
 
     Raises:
         Rejected: "nothing-archived".
@@ -78,14 +87,25 @@ async def day_as_capture(environment: ResolvedEnvironment, variables: Mapping[st
         try:
             await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=directory, prefix=f"{date}-", suffix=".jsonl") as target:
-                for chain in chains(manifest):
-                    for segment in chain:
-                        async for content in segment_content(storage, shelf.prefix + segment.name, segment):
-                            await asyncio.to_thread(target.write, content)
+                if window == ALL_DAY and not ticker:
+                    pieces = _stored(storage, shelf, manifest)
+                else:
+                    player = Replayer(storage, shelf.env, shelf.feed, clock=SystemClock(), sleep=asyncio.sleep)
+                    pieces = player.raw(date, window=window, ticker=ticker)
+                async for content in pieces:
+                    await asyncio.to_thread(target.write, content)
                 target.flush()
                 yield Path(target.name)
         except OSError as error:
             raise Unavailable(f"{directory}: {error.strerror or error}", mend="make room, or the directory writable") from error
+
+
+async def _stored(storage: Storage, shelf: Shelf, manifest: ShelfManifest) -> AsyncIterator[bytes]:
+    """What the segments hold, connection by connection: the simulated venue plays each by itself."""
+    for chain in chains(manifest):
+        for segment in chain:
+            async for content in segment_content(storage, shelf.prefix + segment.name, segment):
+                yield content
 
 
 def run_day(
@@ -95,12 +115,14 @@ def run_day(
     config: SimulatorConfig,
     clock: Clock,
     started: Callable[[Mapping[str, str]], None],
+    window: Window = ALL_DAY,
+    ticker: str = "",
 ) -> None:
     """`wiring.simulate.run_simulator` with an archived day for a capture; blocks. Raises as both."""
     from ssmd.wiring.simulate import run_simulator  # noqa: PLC0415 - needed here alone
 
     with asyncio.Runner() as runner:
-        day = day_as_capture(environment, variables, date)
+        day = day_as_capture(environment, variables, date, window, ticker)
         path = runner.run(day.__aenter__())
         try:
             run_simulator(msgspec.structs.replace(config, capture=str(path)), clock, started)
