@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
+from ssmd.services.embedded_temporal import start_temporal
 from ssmd.services.processes import stop_child
 
 if TYPE_CHECKING:

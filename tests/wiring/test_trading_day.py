@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from ssmd.clock import ManualClock
 from ssmd.domain import archive, trading_day
 from ssmd.domain.archive import SealSegment, SegmentFile
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.domain.trading_day import Totals
+from ssmd.domain.trading_day import StartDay, Totals
 from ssmd.errors import Rejected, Unavailable
 from ssmd.identifiers import system_random
 from ssmd.projections import queries
@@ -16,8 +17,18 @@ from ssmd.projections.views import Views, fold_views
 from ssmd.streams.journal import RecordedEvent
 from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.wiring import day_steps
+from ssmd.wiring import trading_day as procedures
 from ssmd.wiring.day_steps import ComponentName, DayProcedure
-from ssmd.wiring.trading_day import end_day, start_day, today_in
+from ssmd.wiring.trading_day import (
+    begin,
+    end_day,
+    force_end_day,
+    recover_day,
+    refuse_date,
+    roll_day,
+    start_day,
+    today_in,
+)
 
 DATE = "2026-05-14"
 T0 = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
@@ -228,3 +239,102 @@ async def test_what_is_sealed_of_an_ended_day_is_complete_until_more_comes(day: 
     assert await statuses() == {"complete"}
     await day.seal("raw", 5, 2)
     assert await statuses() == {"open"}
+
+
+def asked_at(at_work: bool) -> type[ScriptedControl]:
+    class Told(ScriptedControl):
+        """Whether whoever asked for the day still lives."""
+
+        async def request(self, component: str, instance: str, verb: str, timeout_s: float) -> Mapping[str, Any]:
+            if component == "day" and not at_work:
+                raise Unavailable("nobody listens")
+            await asyncio.sleep(0)
+            return await super().request(component, instance, verb, timeout_s)
+
+    return Told
+
+
+async def test_of_two_starts_at_one_moment_one_starts_and_the_other_says_who_did(day: Day) -> None:
+    day.control = asked_at(at_work=True)()
+    mine, theirs = (
+        day.procedure,
+        day.procedure._replace(
+            actor="cli:bob",
+            correlation_id="c-2",
+            application=Application(day.journal, CATALOGUE, ManualClock(T0 + 1), system_random, "c0ffee"),
+        ),
+    )
+    done = await asyncio.gather(start_day(mine, DATE), start_day(theirs, DATE), return_exceptions=True)
+    (refused,) = [one for one in done if isinstance(one, Rejected)]
+    (started,) = [one for one in done if isinstance(one, trading_day.State)]
+    assert started.status == "active"
+    who = ("cli:bob", "c-2") if isinstance(done[0], Rejected) else ("cli:anna", "c-1")
+    assert refused.rule == "day-at-work"
+    assert f"{who[0]} asked for it at 2026-05-14T12:00:00" in refused.message
+    assert refused.message.endswith(f"(request {who[1]})")
+    types = await day.types()
+    assert (types.count("start-requested.v1"), types.count("step-completed.v1"), types[-1]) == (1, 4, "activated.v1")
+
+
+async def test_what_a_dead_process_began_another_goes_on_with(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procedures, "AT_WORK_WITHIN_S", 0.02)
+    await begin(day.procedure, DATE, StartDay(DATE))
+    day.control = asked_at(at_work=False)()
+    state = await start_day(day.procedure._replace(correlation_id="c-2"), DATE)
+    assert state.status == "active"
+    assert (await day.types()).count("start-requested.v1") == 1
+
+
+async def test_a_recovery_goes_on_where_an_error_stopped_the_day(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    day.control.answers["raw-archiver flush"] = [{"ok": False, "reason": "disk full"}]
+    with pytest.raises(Unavailable):
+        await end_day(day.procedure, DATE)
+    assert (await recover_day(day.procedure, DATE, "the disk was cleaned")).status == "complete"
+    assert day.control.asked.count("connector main flush") == 1  # done before the error
+    assert [one for one in await day.types() if one != "step-completed.v1"][2:] == [
+        "end-requested.v1",
+        "errored.v1",
+        "recovered.v1",
+        "completed.v1",
+    ]
+
+
+async def test_an_end_by_force_is_another_fact_and_asks_nobody(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    before = list(day.control.asked)
+    with pytest.raises(Rejected, match="needs a reason"):
+        await force_end_day(day.procedure, DATE, " ")
+    assert (await force_end_day(day.procedure, DATE, "the machine burnt down")).status == "force-ended"
+    assert (day.control.asked, (await day.types())[-1]) == (before, "force-ended.v1")
+
+
+async def test_a_roll_ends_the_day_before_where_it_is_on(day: Day) -> None:
+    await start_day(day.procedure, "2026-05-13")
+    assert (await roll_day(day.procedure, DATE)).status == "active"
+    assert (await day.application.state(trading_day.DECIDER, ("2026-05-13",))).status == "complete"
+    assert (await roll_day(day.procedure, "2026-05-20")).status == "active"  # nothing was on the day before
+
+
+@pytest.mark.parametrize(
+    ("phase", "date", "is_forced", "reason", "rule"),
+    [
+        ("start", DATE, False, "", ""),
+        ("end", "2026-05-13", False, "", ""),
+        ("start", "2026-05-13", True, "the power was out", ""),
+        ("end", "2026-01-01", True, "it was forgotten", ""),
+        ("start", "2026-05-15", False, "", "day-in-the-future"),
+        ("end", "2026-05-15", True, "why not", "day-in-the-future"),
+        ("start", "2026-05-13", False, "", "day-in-the-past"),
+        ("start", "2026-05-13", True, "", "no-reason"),
+        ("start", "2026-05-12", True, "too late", "day-in-the-past"),
+        ("end", "2026-05-12", False, "", "day-in-the-past"),
+    ],
+)
+def test_the_rule_of_dates(phase: trading_day.Phase, date: str, is_forced: bool, reason: str, rule: str) -> None:
+    if not rule:
+        refuse_date(phase, date, DATE, is_forced=is_forced, reason=reason)
+        return
+    with pytest.raises(Rejected) as caught:
+        refuse_date(phase, date, DATE, is_forced=is_forced, reason=reason)
+    assert caught.value.rule == rule
