@@ -70,16 +70,15 @@ class Target:
         self._system = system
         self._http = http
         self.urls: dict[str, str] = {}
-        self.stats: dict[str, dict[str, Any]] = {}
 
     async def find(self, kind: str) -> None:
         """Ask where a component shows its metrics now."""
         async with asyncio.timeout(30):
             while True:
                 with suppress(Unavailable):
-                    self.stats[kind] = (await self._system.health(kind))["stats"]
-                    if self.stats[kind]["metrics_url"] != self.urls.get(kind):
-                        self.urls[kind] = self.stats[kind]["metrics_url"]
+                    url = (await self._system.health(kind))["stats"]["metrics_url"]
+                    if url != self.urls.get(kind):
+                        self.urls[kind] = url
                         return
                 await asyncio.sleep(0.1)
 
@@ -125,12 +124,12 @@ async def recorded(root: Path) -> Recording:
         await system.until_capturing()
         for kind in KINDS:
             await target.find(kind)
-        stats = dict(target.stats)
         before = failures["none"] = await target.until(
             lambda now: (
                 0 <= value_of(now, "ssmd_connector_frame_age_seconds") < 2 and value_of(now, "ssmd_projector_gaps_open") == 0
             )
         )
+        stats = {kind: (await system.health(kind))["stats"] for kind in KINDS}
         pids = {name: mark.pid for name, mark in system.supervisor.processes().items()}
 
         os.kill(pids["projector"], signal.SIGSTOP)

@@ -47,3 +47,7 @@ def test_figures_of_yesterday_and_today_and_of_keys() -> None:
         "key_expires_ms_kalshi": 290_000,
         "key_expires_ms_old": -207_000,
     }
+
+
+def test_what_was_not_read_yet_is_not_told() -> None:
+    assert Standing().stats(210 * S) == {}

@@ -30,6 +30,8 @@ from ssmd.services.component import Component, Health
 from ssmd.services.ended_tasks import end_tasks
 
 LOOK_S: Final = 5.0
+AGAIN_S: Final = 1.0
+"""Where the views could not be read: they are being built, or the cache is away."""
 READ: Final[tuple[Projection, ...]] = (DAYS, GAPS, KEYS, DEAD_LETTERS)
 _ENDED: Final = frozenset({"complete", "force-ended", "missed", "failed"})
 _TROUBLED: Final = frozenset({"error", "failed", "missed"})
@@ -47,7 +49,9 @@ class Standing(NamedTuple):
     keys: tuple[tuple[str, int], ...] = ()
 
     def stats(self, now_ns: int) -> dict[str, int | str]:
-        """For `Health.stats`."""
+        """For `Health.stats`; nothing before the views have been read once."""
+        if not self.today:
+            return {}
         return {
             "gaps_open": self.gaps_open,
             "dead_letters": self.dead_letters,
@@ -114,12 +118,14 @@ class StandingProjector:
 
     async def _look_on(self) -> None:
         while True:
+            pause_s = LOOK_S
             try:
                 await self.look()
             except SsmdError as error:
+                pause_s = AGAIN_S
                 # The projector itself says what is away; the last answer stands until there is another.
                 self._log.debug("standing-not-known", reason=error.message)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(pause_s)
 
     async def look(self) -> None:
         """Read the views, where they have moved.
