@@ -76,6 +76,11 @@ def partitions_prefix(feed: str, date: str) -> str:
     return row_prefix(_PARTITION, feed, date)
 
 
+def all_partitions_prefix(feed: str) -> str:
+    """Rows of `PartitionQuality` of a feed, all dates."""
+    return row_prefix(_PARTITION, feed)
+
+
 def coverage_prefix(feed: str, date: str) -> str:
     """Prefix of a date's `Coverage` rows, by ticker."""
     return row_prefix(_COVERAGE, feed, date)
