@@ -137,6 +137,16 @@ _SIMULATOR: Final = (
     Row("done", "done", "gauge", "1 once a recording has been played to its end"),
 )
 
+_WORKER: Final = (
+    Row("secmaster_messages", "secmaster_lifecycle_messages", "counter", "lifecycle messages read from the market stream"),
+    Row("secmaster_written", "secmaster_events_written", "counter", "listing events written because of them"),
+    Row("secmaster_asked", "secmaster_markets_asked", "counter", "markets asked of the venue because of them"),
+    Row("secmaster_pending", "secmaster_markets_pending", "gauge", "markets to be asked for"),
+    Row("secmaster_given_up", "secmaster_markets_given_up", "counter", "markets left to the next sync"),
+    Row("secmaster_overflowed", "secmaster_hints_dropped", "counter", "hints dropped because too many waited"),
+    Row("secmaster_unreadable", "secmaster_messages_unreadable", "counter", "messages that could not be read"),
+)
+
 TABLE: Final[Mapping[str, tuple[Row, ...]]] = {
     "connector": _CONNECTOR,
     "raw-archiver": _ARCHIVER,
@@ -144,6 +154,7 @@ TABLE: Final[Mapping[str, tuple[Row, ...]]] = {
     "projector": _PROJECTOR,
     "gateway": _GATEWAY,
     "simulator": _SIMULATOR,
+    "worker": _WORKER,
 }
 """Component -> its metrics, in the order in which they are shown."""
 
@@ -171,6 +182,7 @@ NOT_EXPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         "last_recv_ns": "a time; the connector tells the age of the last frame",
     },
     "simulator": {},
+    "worker": {"temporal": "text; Temporal's own server tells how workflows do"},
 }
 """Component -> statistic that is no metric -> why. `metrics_url` is one of every component."""
 _OF_ALL: Final = {"metrics_url": "where this is"}
@@ -217,7 +229,7 @@ def names_of(component: str) -> list[str]:
 def reference() -> str:
     """docs/reference/metrics.md."""
     lines = [_PREFACE]
-    tables = [("every component", "component", EVERYWHERE), *((name, name, rows) for name, rows in TABLE.items())]
+    tables = [("every component", "component", EVERYWHERE), *((name, name, rows) for name, rows in TABLE.items() if rows)]
     for title, component, rows in tables:
         lines += ["", f"## {title}", "", "| metric | type | labels | what | statistic |", "| --- | --- | --- | --- | --- |"]
         for row in rows:

@@ -330,9 +330,14 @@ async def _gateway(parts: Parts) -> Component:
 
 
 async def _worker(parts: Parts) -> Component:
-    from ssmd.wiring.worker import worker_service  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.services.together import Together  # noqa: PLC0415 - a component imports what it uses
+    from ssmd.wiring.secmaster import lifecycle_follower  # noqa: PLC0415 - as above
+    from ssmd.wiring.worker import worker_service  # noqa: PLC0415 - as above
 
-    return worker_service(parts.environment, parts.variables, parts.clock, parts.random)
+    worker = worker_service(parts.environment, parts.variables, parts.clock, parts.random)
+    environment = replace(parts.environment, role="worker")
+    follower = await lifecycle_follower(environment, parts.variables, parts.clock, parts.random, parts.stack)
+    return worker if follower is None else Together(worker, follower, "secmaster_")
 
 
 def _past_books(parts: Parts) -> PastBooks:

@@ -19,9 +19,10 @@ from ssmd.projections.secmaster import SECMASTER
 from ssmd.services.connector.kalshi_venue import VenueKey
 from ssmd.services.kalshi_rest.client import KalshiRest, Signer
 from ssmd.services.secmaster.kalshi_markets import KalshiMarkets
+from ssmd.services.secmaster.lifecycle import LifecycleFollower
 from ssmd.services.secmaster.sync import SyncParts, sync
 from ssmd.services.secmaster.venue import Scope
-from ssmd.wiring.backends import open_journal
+from ssmd.wiring.backends import open_journal, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.venue_key import venue_key
 from ssmd.wiring.views import asking_views
@@ -97,3 +98,29 @@ async def _covered_ns(environment: ResolvedEnvironment, variables: Mapping[str, 
     async with asking_views(environment, variables, projections=[SECMASTER]) as views:
         row = await queries.sync_status(views, environment.document.feed)
         return 0 if row is None else row.covered_ns
+
+
+async def lifecycle_follower(
+    environment: ResolvedEnvironment,
+    variables: Mapping[str, str],
+    clock: Clock,
+    random: RandomBytes,
+    stack: AsyncExitStack,
+) -> LifecycleFollower | None:
+    """What brings lifecycle messages into the security master, not started; None = this environment has no use for it.
+
+    Raises:
+        as `open_rest`, `backends.open_journal` and `backends.open_transport`.
+    """
+    document = environment.document
+    if document.feed != "kalshi" or document.transport.backend != "nats" or document.journal.backend != "nats":
+        return None
+    client = await stack.enter_async_context(open_rest(environment, variables, clock, random))
+    journal = await open_journal(environment, variables)
+    stack.push_async_callback(journal.close)
+    transport = await open_transport(environment, variables)
+    stack.push_async_callback(transport.close)
+    listings = Listings(journal, CATALOGUE, clock, random, document.feed, environment.config)
+    return LifecycleFollower(
+        transport, listings, KalshiMarkets(client), clock, random, env=environment.name, feed=document.feed
+    )

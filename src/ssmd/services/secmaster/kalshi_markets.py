@@ -20,12 +20,14 @@ OPEN_STATUSES: Final = ("open", "unopened", "closed")
 EVENTS_LIMIT: Final = "200"
 MARKETS_LIMIT: Final = "1000"
 TICKERS_AT_ONCE: Final = 100
+EVENTS_MAX: Final = 20_000
+"""Events remembered."""
 OVERLAP_S: Final = 60
 """How much earlier than wanted changes are asked for: answers may come from a cache that is 15 s old."""
 
 
 class KalshiMarkets:
-    """See the module (`venue.VenueMarkets`). Made anew for each run: it remembers series and events.
+    """See the module (`venue.VenueMarkets`). It remembers series and events, within limits.
 
     Args:
         client: whose limits and patience apply.
@@ -95,6 +97,10 @@ class KalshiMarkets:
         return [master_data.decode_market(row) async for rows in pages for row in rows]
 
     async def _with_events(self, markets: Sequence[RestMarket]) -> list[Observation]:
+        if len(self._events) > EVENTS_MAX:
+            # Whoever follows the venue for months meets every event there is; series may have new categories, too.
+            self._events.clear()
+            self._categories = None
         unknown = sorted({one.event_ticker for one in markets} - self._events.keys())
         for at in range(0, len(unknown), TICKERS_AT_ONCE):
             asked = {"tickers": ",".join(unknown[at : at + TICKERS_AT_ONCE]), "limit": EVENTS_LIMIT}
