@@ -33,7 +33,7 @@ from ssmd.telemetry.component_metrics import TABLE, is_withheld, row_of
 from ssmd.wiring.environment import resolve_environment
 from ssmd.wiring.system import LocalSystem
 
-KINDS = tuple(TABLE)
+KINDS = tuple(kind for kind, rows in TABLE.items() if rows)
 ENVIRONMENT = DEMO_ENVIRONMENT.format(
     capture="  simulator:\n    seed: 3\n    markets: 5\n    rate: 300\n", segment_bytes=1 << 20
 )

@@ -20,7 +20,7 @@ from ssmd.archive.storage import Storage
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import ManualClock, date_of
-from ssmd.domain import archive
+from ssmd.domain import archive, dead_letter
 from ssmd.domain.archive import ArchiveEvent, SegmentSealed, StreamRegressed, StreamTruncated
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Rejected
@@ -546,6 +546,12 @@ async def test_a_damaged_block_is_told_and_not_archived(world: World) -> None:
     assert f"message 2 on {ENV}.raw.{FEED}.main cannot be archived" in archiver.health().reason
     assert "digest does not match" in archiver.health().reason
     assert raw_lines(await world.content("raw")) == feeder.lines[:1]
+    letters = [one async for batch in world.journal.replay(filters=["dead-letter"]) for one in batch]
+    (told,) = [one.envelope for one in letters if isinstance(one, RecordedEvent)]
+    letter = CATALOGUE.decode(told.type, told.data)
+    assert isinstance(letter, dead_letter.Recorded)
+    assert (letter.component, letter.source, letter.position) == ("raw-archiver", "raw", 2)
+    assert "digest does not match" in letter.reason
 
 
 async def test_an_entry_of_an_unknown_kind_is_told_and_stops_nothing(world: World) -> None:

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from ssmd.telemetry import component_metrics
 from ssmd.telemetry.component_metrics import EVERYWHERE, NOT_EXPORTED, TABLE, HealthNow, Row
 from ssmd.telemetry.metrics import HealthCollector
+from ssmd.wiring.components import KINDS
 
 
 def shown(now: HealthNow) -> list[str]:
@@ -37,6 +38,10 @@ def test_names_are_prometheus_names_and_none_is_there_twice(component: str) -> N
         assert row.stat.removesuffix("_*").endswith("_ms") == (row.per == 1000), name
         assert row.stat.endswith("*") == bool(row.label), name
         assert row.per == 1 or name.endswith("_seconds"), name
+
+
+def test_every_component_is_in_the_table() -> None:
+    assert set(TABLE) == set(KINDS)
 
 
 def test_nothing_is_both_exported_and_withheld() -> None:
