@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -119,3 +120,12 @@ def test_the_commands_of_all_pages_work(
         capsys.readouterr()
         status = main(arguments)
         assert status == 0, (page, command, *capsys.readouterr())
+    # While it runs: the doctor finds it well, and nothing is restored into it.
+    capsys.readouterr()
+    main(["doctor", "-o", "json"])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    live = {one["check"]: one for one in findings if one["scope"] == "environment"}
+    assert {"server journal", "server transport", "server cache", "streams", "connector main", "projector main"} <= set(live)
+    assert [one for name, one in live.items() if one["verdict"] != "ok" and name != "tape disk"] == []
+    assert main(["backup", "restore", "--from", "elsewhere"]) == 1
+    assert "kalshi-dev runs: its journal would change meanwhile" in capsys.readouterr().err

@@ -103,6 +103,11 @@ def test_restore_drill(ssmd: Ssmd, filled: Path, tmp_path: Path, monkeypatch: py
     assert found["projections"] == len(backup["projections"]) >= 10
     assert found["anchors"] >= backup["messages"] // 3
     assert found["objects"] == found["objects_missing"] == backup["objects"] >= 6
+    # Interrupted after everything was written but before it was told: the same command goes on, with nothing to write.
+    assert ssmd("backup", "restore", "--from", str(place), "--into", str(new)).status == 1  # it is not empty
+    (new / ".ssmd" / "restoring").write_text(backup["id"])
+    again = answer(ssmd("backup", "restore", "--from", str(place), "--into", str(new), "-o", "json"))
+    assert (again["verdict"], again["restored"]["written"]) == ("equal", 0)
     # What anybody can see of it is the same too, and may be backed up again with the same digests.
     monkeypatch.setenv("SSMD_WORKSPACE", str(new))
     monkeypatch.setenv("SSMD_ENV", ENV)
