@@ -41,6 +41,7 @@ STOP_S: Final = 20.0
 """How long a component may take to stop before it is cut off."""
 ORPHAN_STOP_S: Final = 3.0
 """The same where the process that started it is gone."""
+ORPHAN_POLL_S: Final = 0.1
 PARENT_POLL_S: Final = 0.5
 """How often a component looks for it, where the kernel does not tell (`services.child`)."""
 
@@ -97,7 +98,7 @@ async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: 
         try:
             await asyncio.wait({running, told, control}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                await _stop(component, running, ORPHAN_STOP_S if _is_orphan(parent) else STOP_S, log)
+                await _stop(component, running, parent, log)
             # A component that ended by itself says why.
             if not running.cancelled():
                 running.result()
@@ -123,15 +124,29 @@ async def _until_told(stopping: asyncio.Event, parent: int) -> None:
                 await stopping.wait()
 
 
-async def _stop(component: Component, running: asyncio.Task[None], within_s: float, log: Any) -> None:
+async def _stop(component: Component, running: asyncio.Task[None], parent: int, log: Any) -> None:
+    within_s = ORPHAN_STOP_S if _is_orphan(parent) else STOP_S
     try:
-        async with asyncio.timeout(within_s):
-            await component.stop()
-            await asyncio.wait({running})
+        async with asyncio.timeout(within_s) as limit:
+            hurrying = asyncio.create_task(_hurry(limit, parent), name="orphaned while stopping")
+            try:
+                await component.stop()
+                await asyncio.wait({running})
+            finally:
+                hurrying.cancel()
     except TimeoutError:
-        log.warning("stop-took-too-long", deadline_s=within_s)
+        log.warning("stop-took-too-long", deadline_s=ORPHAN_STOP_S if _is_orphan(parent) else STOP_S)
         running.cancel()
         await asyncio.wait({running})
+
+
+async def _hurry(limit: asyncio.Timeout, parent: int) -> None:
+    """Leave less time once the parent is gone. Of one with threads the kernel says so before it has another parent for us."""
+    if not parent or _is_orphan(parent):
+        return
+    while not _is_orphan(parent):  # noqa: ASYNC110 - the kernel raises no event
+        await asyncio.sleep(ORPHAN_POLL_S)
+    limit.reschedule(asyncio.get_running_loop().time() + ORPHAN_STOP_S)
 
 
 async def _control(environment: ResolvedEnvironment, component: Component, stopping: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ ACTIVITIES_MAX: Final = 8
 WORKFLOWS_CACHED: Final = 100
 GRACE_S: Final = 5.0
 """How long activities may go on when the worker is told to stop; then another tries them again."""
+STOP_S: Final = GRACE_S + 2.0
 STICKY_S: Final = 5.0
 """How long Temporal keeps a workflow for the worker that had it last; another goes on with it then."""
 RECONNECT_MAX_S: Final = 5.0
@@ -79,10 +80,21 @@ class WorkerService:
                     continue
                 # From here on the driver reconnects by itself.
                 self._trouble = ""
-                async with worker_of(client, self._env, self._work):
-                    await self._stopping.wait()
+                await self._work_until(stopped, worker_of(client, self._env, self._work))
         finally:
             stopped.cancel()
+
+    async def _work_until(self, stopped: asyncio.Task[bool], worker: Worker) -> None:
+        working = asyncio.create_task(worker.run(), name="worker")
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            working.cancel()
+            # It tells Temporal goodbye. One that is gone would be waited for long past anybody's patience.
+            await asyncio.wait({working}, timeout=STOP_S)
+        finally:
+            working.cancel()
 
     async def stop(self) -> None:
         self._stopping.set()
