@@ -63,7 +63,8 @@ async def create(
     if end.position and all(one.position != end.position for one in anchors):
         anchors.append(end.anchor(created_ns))
     objects = [one async for one in archive_objects(archive, origin.env)]
-    _write_lines(directory / backup_format.ANCHORS, sorted(anchors, key=lambda one: one.position))
+    anchors.sort(key=lambda one: one.position)
+    _write_lines(directory / backup_format.ANCHORS, anchors)
     _write_lines(directory / backup_format.OBJECTS, objects)
     await asyncio.to_thread(_pack, origin.registry, directory / backup_format.REGISTRY)
     if origin.bundle is not None:
@@ -128,7 +129,7 @@ class _Lines:
     def __iter__(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             try:
-                yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))  # type: ignore[arg-type,type-var]
+                yield from io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))
             except zstandard.ZstdError as error:
                 raise Malformed(f"{backup_format.JOURNAL} is not zstd: {error}") from error
 
