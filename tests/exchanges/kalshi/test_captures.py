@@ -265,6 +265,18 @@ def test_quoted_frames_of_every_type_are_understood() -> None:
     assert kinds == {"MarketStatus": 5, "Trade": 4, "Quote": 2, "BookSnapshot": 2, "BookDelta": 2}
 
 
+def test_a_frame_of_the_cents_era_gives_exact_prices_and_whole_sizes() -> None:
+    (row,) = [row for row in quoted() if row["captured"] < "2026-03-12" and row["frame"]["type"] == "ticker"]
+    assert (row["frame"]["msg"]["yes_bid"], row["frame"]["msg"]["volume"]) == (11, 351_970)
+    mapper = KalshiMapper("kalshi", 1)
+    payload = json.dumps(row["frame"]).encode()
+    (quote,) = [mapper.map(entry).records for entry in entries_of([(9, payload)], wire="kalshi-cents")][1]
+    assert isinstance(quote, Quote)
+    assert (quote.ticker, quote.ts_event_ns) == ("KXRANKLISTGOOGLESEARCH-26JAN-BIA", 1_732_579_880_000_000_000)
+    assert (quote.price_exponent, quote.bid_price, quote.ask_price, quote.last_price) == (-4, 1100, 1200, 1200)
+    assert (quote.size_exponent, quote.bid_size, quote.volume, quote.open_interest) == (-2, None, 35_197_000, 18_264_600)
+
+
 def test_quoted_frames_give_these_records() -> None:
     frames = [row["frame"] for row in quoted()]
     mapper = KalshiMapper("kalshi", 1)
