@@ -1,7 +1,7 @@
 """Aggregate `key . {name}`: what is known of a secret that is kept elsewhere: never a value, only that there is one.
 
-A fingerprint is a slow, salted digest in hex (`keys.fingerprint`), so that trying values costs too much; whoever sends anything else is
-refused, which also keeps a value that was put in the wrong place out of the journal.
+A fingerprint is a slow, salted digest in hex (`keys.fingerprint`), so that trying values costs too much; whoever sends
+anything else is refused, which also keeps a value that was put in the wrong place out of the journal.
 """
 
 from __future__ import annotations
