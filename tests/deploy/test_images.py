@@ -16,7 +16,7 @@ from ssmd.services.embedded_servers import find_nats_server
 from ssmd.streams.auth_config import account, server_config
 from ssmd.streams.nkeys import new_seed, user_key
 from ssmd.streams.permissions import ROLES
-from ssmd.wiring.deployment import CACHE_URL, DEPLOYED, JOURNAL_URL, STORAGE_URL, TRANSPORT_URL
+from ssmd.wiring.deployment import CACHE_URL, DEPLOYED, JOURNAL_URL, STORAGE_URL, TEMPORAL_URL, TRANSPORT_URL
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -71,6 +71,7 @@ def test_compose_runs_every_component_and_server_by_the_names_that_are_rendered(
             names |= {alias for network in one["networks"].values() for alias in network.get("aliases", ())}
     for url in (JOURNAL_URL, TRANSPORT_URL, CACHE_URL, STORAGE_URL):
         assert url.partition("://")[2].partition(":")[0] in names
+    assert TEMPORAL_URL.partition(":")[0] in names
 
 
 def test_compose_services_are_hardened_bounded_and_pinned(compose: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def test_every_workload_has_a_budget_that_lets_machines_be_drained(overlay: Over
         assert budget.get("maxUnavailable", 0) >= 1 or count > budget["minAvailable"], name
 
 
-def test_only_the_connector_reaches_the_world_and_only_the_gateway_is_reached(overlay: Overlay) -> None:
+def test_only_connector_and_worker_reach_the_world_and_only_the_gateway_is_reached(overlay: Overlay) -> None:
     policies = of_kind(overlay[1], "NetworkPolicy")
     everything = policies["ssmd-nothing"]["spec"]
     assert (everything["policyTypes"], everything.get("ingress"), everything.get("egress")) == (
@@ -97,7 +97,7 @@ def test_only_the_connector_reaches_the_world_and_only_the_gateway_is_reached(ov
         for policy in policies.values()
         if any("ipBlock" in to for rule in policy["spec"].get("egress", ()) for to in rule["to"])
     ]
-    assert outside == ["connector"]
+    assert sorted(outside) == ["connector", "worker"]
     ports = {
         (policy["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component", "all"), port["port"])
         for policy in policies.values()
@@ -115,6 +115,7 @@ def test_each_pod_gets_its_own_nats_user_and_only_the_keys_it_needs(overlay: Ove
         "raw-archiver": {"ssmd-nats-raw-archiver", "ssmd-archive"},
         "normalized-archiver": {"ssmd-nats-normalized-archiver", "ssmd-archive"},
         "projector": {"ssmd-nats-projector", "ssmd-archive"},
+        "worker": {"ssmd-nats-worker", "ssmd-kalshi", "ssmd-archive"},
         "gateway": {"ssmd-nats-gateway", "ssmd-archive"},
     }
     assert set(expected) <= set(ROLES)

@@ -23,12 +23,14 @@ JOURNAL_URL: Final = "nats://ssmd-nats-journal:4222"
 TRANSPORT_URL: Final = "nats://ssmd-nats-transport:4222"
 CACHE_URL: Final = "redis://ssmd-cache:6379/0"
 STORAGE_URL: Final = "http://ssmd-storage:8333"
+TEMPORAL_URL: Final = "ssmd-temporal:7233"
 NAMESPACE: Final = "ssmd"
 ARCHIVE_KEY: Final = "archive"
 STATEFUL: Final = {"connector": "tape", "raw-archiver": "spool", "normalized-archiver": "spool"}
 """Components with a volume, and what is on it."""
-DEPLOYED: Final = (*STATEFUL, "projector", "gateway")
-_USES_ARCHIVE: Final = ("raw-archiver", "normalized-archiver", "projector", "gateway")
+DEPLOYED: Final = (*STATEFUL, "projector", "worker", "gateway")
+_USES_ARCHIVE: Final = ("raw-archiver", "normalized-archiver", "projector", "worker", "gateway")
+_ASKS_VENUE: Final = ("connector", "worker")
 _SPOOL_BYTES: Final = 10 << 30
 _HEADROOM: Final = 1.25
 """A tape at its bound must not meet a full disk first."""
@@ -49,8 +51,8 @@ def placed(document: EnvironmentDocument, replicas: int = 1) -> EnvironmentDocum
             raise Rejected("not-deployable", f'{section}.backend of {document.name} is "{backend}"; containers need nats')
     replace = msgspec.structs.replace
     keys = {name: _mounted(key) for name, key in document.keys.items()}
-    storage, journal, transport, cache, gateway = (
-        document.storage, document.journal, document.transport, document.cache, document.gateway,
+    storage, journal, transport, cache, gateway, temporal = (
+        document.storage, document.journal, document.transport, document.cache, document.gateway, document.temporal,
     )  # fmt: skip
     if storage.backend != "s3":
         keys[ARCHIVE_KEY] = KeyDefinition(type="opaque", fields=("access_key", "secret_key"), source="file")
@@ -62,6 +64,7 @@ def placed(document: EnvironmentDocument, replicas: int = 1) -> EnvironmentDocum
         journal=replace(journal, url=JOURNAL_URL, replicas=replicas) if journal.url == EMBEDDED else journal,
         transport=replace(transport, url=TRANSPORT_URL, replicas=replicas) if transport.url == EMBEDDED else transport,
         cache=replace(cache, backend="redis", url=CACHE_URL) if cache.url == EMBEDDED else cache,
+        temporal=replace(temporal, url=TEMPORAL_URL) if temporal.url == EMBEDDED else temporal,
         # Whoever is not on the machine needs a key; TLS ends at the cluster's ingress where the document names no files.
         gateway=replace(gateway, host="0.0.0.0", auth="keys"),  # noqa: S104 - a container's own address; policies say who comes
     )
@@ -190,7 +193,7 @@ def _keys_of(document: EnvironmentDocument, kind: str) -> list[str]:
     urls = (document.journal.url, document.transport.url, document.cache.url)
     references = [
         *urls,
-        document.capture.key if kind == "connector" else "",
+        document.capture.key if kind in _ASKS_VENUE else "",
         document.storage.key if kind in _USES_ARCHIVE else "",
     ]
     names = {match.group(1) for text in references if (match := KEY_REFERENCE.fullmatch(text))}
