@@ -39,7 +39,9 @@ def judged(ending: Ending, failure: str, pause: str) -> tuple[str, str, bool]:
     cause = "channel-error" if failure else ending.cause
     evidence = failure or ending.evidence
     if pause and cause in SILENCES:
-        return "planned-pause", f"{pause}; {cause} {evidence}".rstrip(), True
+        evidence = f"{pause}; {cause} {evidence}".rstrip()
+        cause = "planned-pause"
+        return cause, evidence, True
     return cause, evidence, False
 
 
