@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from ssmd.errors import Misconfigured, SsmdError, Unavailable
 from ssmd.services.probes import LOOPBACK, cache_ready, nats_ready
@@ -330,12 +330,29 @@ def _failure(prepared: PreparedServer, log_start: int, what: str) -> SsmdError:
     )
 
 
+_PORTS: Final = range(20_000, 32_768)
+_PORT_TRIES: Final = 20
+
+
 def usable_port(port: int) -> int:
     """`port` if it is free on loopback, or any free one for 0; it may be taken before it is used.
+
+    A free one is looked for below those that the kernel gives to connections: of them one is taken every moment.
 
     Raises:
         Misconfigured: it is taken, or not ours to use.
     """
+    if port:
+        return _bound(port)
+    for _ in range(_PORT_TRIES):
+        try:
+            return _bound(_PORTS.start + secrets.randbelow(len(_PORTS)))
+        except Misconfigured:
+            continue
+    return _bound(0)
+
+
+def _bound(port: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
