@@ -132,9 +132,9 @@ async def test_a_transport_store_replaced_by_an_older_copy_is_filled_again_from_
 async def test_a_journal_replaced_by_an_older_copy_stops_queries_and_names_what_was_lost(tmp_path: Path) -> None:
     async with system_in(tmp_path) as system:
         await until_frames(system, 300)
-        copy = await copy_store(system, JOURNAL_DIRECTORY)
         journal = await open_journal(system.environment, system.variables)
         early = await journal.head()
+        copy = await copy_store(system, JOURNAL_DIRECTORY)
         async with asyncio.timeout(60):
             while await journal.head() < early + 6:
                 await asyncio.sleep(0.05)

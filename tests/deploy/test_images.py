@@ -100,7 +100,7 @@ def test_compose_services_are_hardened_bounded_and_pinned(compose: dict[str, Any
             assert other in compose["services"]
         networks = one.get("networks", [])
         assert set(networks) <= set(compose["networks"])
-        assert "outside" not in networks or name in ("connector", "gateway")
+        assert "outside" not in networks or name in ("connector", "worker", "gateway")
     assert compose["networks"]["inside"] == {"internal": True}
 
 

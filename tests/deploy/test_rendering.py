@@ -33,7 +33,7 @@ def test_what_stays_and_what_changes() -> None:
     document = resolved("kalshi-prod").document
     there = placed(document, 3)
     changed = {name for name in document.__struct_fields__ if getattr(document, name) != getattr(there, name)}
-    assert changed == {"keys", "storage", "journal", "transport", "cache", "gateway"}
+    assert changed == {"keys", "storage", "journal", "transport", "cache", "gateway", "temporal"}
     assert placed(there, 3) == there
 
 
