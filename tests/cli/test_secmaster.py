@@ -12,7 +12,8 @@ import pytest
 from tests.cli.conftest import Ssmd
 from tests.cli.test_client import ENVIRONMENT
 
-from ssmd.application.listings import Listings, Origin
+from ssmd.application.listings import Listings
+from ssmd.application.sealing import Origin
 from ssmd.clock import ManualClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.listing import Market

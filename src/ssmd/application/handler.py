@@ -14,12 +14,13 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from ssmd.application.sealing import Origin, Sealing
 from ssmd.application.snapshotting import Folded, Snapshotting
 from ssmd.clock import Clock
-from ssmd.domain.decider import Catalogue, Decider, tag_of
+from ssmd.domain.decider import Catalogue, Decider
 from ssmd.domain.envelope import AggregateId, Envelope
 from ssmd.errors import Conflict, Rejected
-from ssmd.identifiers import RandomBytes, uuid7
+from ssmd.identifiers import RandomBytes
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal
 from ssmd.streams.journal_snapshots import Snapshots
@@ -48,12 +49,6 @@ class Handled(NamedTuple, Generic[Event, State]):
     state: State
 
 
-class _Origin(NamedTuple):
-    actor: str
-    correlation_id: str
-    causation_id: str
-
-
 class Application:
     """See the module. One per process and journal; not thread-safe.
 
@@ -74,9 +69,8 @@ class Application:
         self.journal = journal
         self._snapshotting = None if snapshots is None else Snapshotting(snapshots, journal, catalogue)
         self._catalogue = catalogue
-        self._clock = clock
         self._random = random
-        self._config = config
+        self._sealing = Sealing(clock, random, config)
         self._kept: OrderedDict[AggregateId, Folded] = OrderedDict()
 
     async def state(self, decider: Decider[Command, Event, State], id_parts: tuple[str, ...]) -> State:
@@ -110,9 +104,7 @@ class Application:
             Unavailable: the journal did not answer; the events may have been written: call again to find out.
             Malformed: the aggregate's history cannot be read by this version.
         """
-        return await self._run(
-            decider, id_parts, [command], _Origin(actor, correlation_id, causation_id), command_id=command_id
-        )
+        return await self._run(decider, id_parts, [command], Origin(actor, correlation_id, causation_id), command_id=command_id)
 
     async def handle_many(
         self,
@@ -132,14 +124,14 @@ class Application:
         Raises:
             as `handle`; after Conflict and Unavailable some of the commands may be written, the earlier ones first.
         """
-        return await self._run(decider, id_parts, commands, _Origin(actor, correlation_id, causation_id))
+        return await self._run(decider, id_parts, commands, Origin(actor, correlation_id, causation_id))
 
     async def _run(
         self,
         decider: Decider[Command, Event, State],
         id_parts: tuple[str, ...],
         commands: Sequence[Command],
-        origin: _Origin,
+        origin: Origin,
         *,
         command_id: str = "",
     ) -> Handled[Event, State]:
@@ -151,7 +143,7 @@ class Application:
             kept, decided = await self._decide(decider, aggregate, commands)
             try:
                 for count, chunk in _chunks(decided):
-                    sealed = self._envelopes(aggregate, kept.version, chunk, origin, command_id)
+                    sealed = self._sealing.seal(aggregate, kept.version, chunk, origin, command_id)
                     position = await self._append(aggregate, kept.version, sealed, command_id)
                     state = decider.fold(chunk, kept.state)
                     kept = Folded(kept.version + len(chunk), position, state, kept.snapshot_version)
@@ -217,29 +209,6 @@ class Application:
             # Not written, or unknown: what is kept may be behind.
             self._kept.pop(aggregate, None)
             raise
-
-    def _envelopes(
-        self, aggregate: AggregateId, version: int, events: Sequence[msgspec.Struct], origin: _Origin, command_id: str
-    ) -> list[Envelope]:
-        now_ns = self._clock.now_ns()
-        ids = [uuid7(now_ns, self._random) for _ in events]
-        cause = command_id or ids[0]
-        return [
-            Envelope(
-                id=event_id,
-                type=tag_of(event),
-                aggregate=aggregate.aggregate,
-                aggregate_id=aggregate.key,
-                version=version + offset,
-                ts_ns=now_ns,
-                actor=origin.actor,
-                correlation_id=origin.correlation_id or cause,
-                causation_id=origin.causation_id or command_id,
-                config=self._config,
-                data=msgspec.Raw(msgspec.json.encode(event)),
-            )
-            for offset, (event_id, event) in enumerate(zip(ids, events, strict=True), 1)
-        ]
 
 
 def _decide_all(decider: Decider[Command, Event, State], state: State, commands: Sequence[Command]) -> list[Sequence[Event]]:

@@ -12,14 +12,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ssmd.application.sealing import Origin, Sealing
 from ssmd.clock import Clock
 from ssmd.domain import listing
-from ssmd.domain.decider import Catalogue, tag_of
-from ssmd.domain.envelope import AggregateId, Envelope
+from ssmd.domain.decider import Catalogue
+from ssmd.domain.envelope import AggregateId
 from ssmd.domain.listing import ListingCommand, ListingEvent, Market, ObserveAbsence, Standing
 from ssmd.domain.observation import Observation
 from ssmd.errors import Conflict, Malformed
-from ssmd.identifiers import RandomBytes, uuid7
+from ssmd.identifiers import RandomBytes
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal, PoisonEvent, RecordedEvent
 
@@ -39,14 +40,6 @@ class Kept(NamedTuple):
 
     def standing(self) -> Standing:
         return Standing(_DECODER.decode(self.market), self.stage, self.result, self.value, self.is_delisted)
-
-
-class Origin(NamedTuple):
-    """Who wants it, and the request it belongs to."""
-
-    actor: str
-    correlation_id: str
-    causation_id: str = ""
 
 
 class _Event:
@@ -81,10 +74,9 @@ class Listings:
         self._is_dry = is_dry
         self._journal = journal
         self._catalogue = catalogue
-        self._clock = clock
         self._random = random
+        self._sealing = Sealing(clock, random, config)
         self._feed = feed
-        self._config = config
         self._events: dict[str, _Event] = {}
         self._event_of: dict[str, str] = {}
         self.position = 0
@@ -225,13 +217,12 @@ class Listings:
         return listing.State({ticker: kept.standing() for ticker, kept in event.markets.items()})
 
     async def _append(self, chunk: dict[str, list[ListingEvent]], origin: Origin) -> None:
-        now_ns = self._clock.now_ns()
         groups = []
         for name, events in chunk.items():
             aggregate = AggregateId(listing.AGGREGATE, (self._feed, name))
             known = self._events.get(name)
             version = 0 if known is None else known.version
-            groups.append(AppendGroup(aggregate, version, self._envelopes(aggregate, version, events, origin, now_ns)))
+            groups.append(AppendGroup(aggregate, version, self._sealing.seal(aggregate, version, events, origin)))
         if not self._is_dry:
             position = await self._journal.append(groups, command_id=groups[0].events[0].id)
             if position - sum(map(len, chunk.values())) == self.position:
@@ -242,23 +233,3 @@ class Listings:
             for event in events:
                 self._evolve(name, known, event)
             known.version += len(events)
-
-    def _envelopes(
-        self, aggregate: AggregateId, version: int, events: Sequence[ListingEvent], origin: Origin, now_ns: int
-    ) -> list[Envelope]:
-        return [
-            Envelope(
-                id=uuid7(now_ns, self._random),
-                type=tag_of(event),
-                aggregate=aggregate.aggregate,
-                aggregate_id=aggregate.key,
-                version=version + offset,
-                ts_ns=now_ns,
-                actor=origin.actor,
-                correlation_id=origin.correlation_id,
-                causation_id=origin.causation_id,
-                config=self._config,
-                data=msgspec.Raw(msgspec.json.encode(event)),
-            )
-            for offset, event in enumerate(events, 1)
-        ]

@@ -17,7 +17,8 @@ def as_of_given(text: str) -> AsOf | None:
     return parse_as_of(text) if text else None
 
 
-def _checked(text: str) -> str:
+def checked_as_of(text: str) -> str:
+    """`text` if it says which moment is meant, or "" (callback of options)."""
     from ssmd.errors import Rejected  # noqa: PLC0415 - keeps --help quick
 
     try:
@@ -32,7 +33,7 @@ AsOfOption = Annotated[
     typer.Option(
         "--as-of",
         metavar="TIME|SEQUENCE",
-        callback=_checked,
+        callback=checked_as_of,
         help="As it was known then: a journal position, a UTC date (its first moment) or a time in ISO 8601.",
     ),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -11,6 +10,7 @@ import typer
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, say, time_of
+from ssmd.cli.time_span import checked_span, span_ns
 
 if TYPE_CHECKING:
     from ssmd.application.handler import Application
@@ -24,8 +24,6 @@ app = typer.Typer(
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The client's id: `ssmd client list`.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
-_SPAN: Final = re.compile(r"([1-9]\d{0,4})([hdw])")
-_SPAN_NS: Final = {"h": 3_600_000_000_000, "d": 86_400_000_000_000, "w": 604_800_000_000_000}
 _MODES: Final = ("realtime", "conflated", "latest")
 
 
@@ -93,14 +91,6 @@ def _show(invocation: Invocation, client_id: str, state: State, output: Format, 
     print_fields(invocation, list(shown.items()))
 
 
-def expiry_of(text: str, now_ns: int) -> int:
-    """`text` (12h, 30d, 8w) from now on, for an --expires option."""
-    match = _SPAN.fullmatch(text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no time span: 12h, 30d, 8w", param_hint="--expires")
-    return now_ns + int(match.group(1)) * _SPAN_NS[match.group(2)]
-
-
 @app.command(
     "create",
     epilog=examples("ssmd client create my-bot --scope stream --expires 30d", "ssmd client create desk -o json"),
@@ -112,7 +102,9 @@ def create(
         list[str] | None, typer.Option("--scope", help="stream, markets or records; may be repeated. Default: all.")
     ] = None,
     feed: Annotated[list[str] | None, typer.Option("--feed", help="Only this feed; may be repeated. Default: all.")] = None,
-    expires: Annotated[str, typer.Option("--expires", metavar="SPAN", help="12h, 30d, 8w. Default: never.")] = "",
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="SPAN", callback=checked_span, help="12h, 30d, 8w. Default: never.")
+    ] = "",
     rate: Annotated[int, typer.Option("--rate", min=0, help="Requests, and commands of a connection, a second.")] = 0,
     connections: Annotated[int, typer.Option("--connections", min=0, help="WebSockets at the same time.")] = 0,
     output: OutputOption = Format.TABLE,
@@ -132,7 +124,7 @@ def create(
         name=name,
         fingerprint=key.fingerprint,
         scopes=scopes,
-        expires_ns=expiry_of(expires, invocation.clock.now_ns()) if expires else 0,
+        expires_ns=invocation.clock.now_ns() + span_ns(expires) if expires else 0,
         feeds=tuple(dict.fromkeys(feed or ())),
         requests_per_s=rate,
         connections_max=connections,

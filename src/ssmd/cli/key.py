@@ -12,6 +12,7 @@ from ssmd.cli.exit_status import NO, OK
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, say, time_of
+from ssmd.cli.time_span import checked_span, span_ns
 
 if TYPE_CHECKING:
     from ssmd.keys.secret import Secret
@@ -36,7 +37,9 @@ Insecure = Annotated[
         "--insecure-argument", metavar="FIELD=VALUE", help="The field itself. Others on this machine can read it meanwhile."
     ),
 ]
-Expires = Annotated[str, typer.Option("--expires", metavar="SPAN", help="12h, 30d, 8w: the venue ends it then.")]
+Expires = Annotated[
+    str, typer.Option("--expires", metavar="SPAN", callback=checked_span, help="12h, 30d, 8w: the venue ends it then.")
+]
 Online = Annotated[bool, typer.Option("--online", help="Ask the venue whether it takes the key.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -58,9 +61,7 @@ def _with_keys(ctx: typer.Context, work: Callable[[Keys], Awaitable[Answer]]) ->
 
 
 def _expiry(ctx: typer.Context, span: str) -> int:
-    from ssmd.cli.client import expiry_of  # noqa: PLC0415 - keeps --help quick
-
-    return expiry_of(span, invocation_of(ctx).clock.now_ns()) if span else 0
+    return invocation_of(ctx).clock.now_ns() + span_ns(span) if span else 0
 
 
 def _definition_fields(environment: ResolvedEnvironment, name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ssmd.cli.as_of import as_of_given
+from ssmd.cli.as_of import as_of_given, checked_as_of
 from ssmd.cli.data import FeedOption, ask, feed_of
 from ssmd.cli.exit_status import NO
 from ssmd.cli.help_text import examples
@@ -31,24 +31,9 @@ LIMIT = 100
 
 
 def _checked_time(text: str) -> str:
-    from ssmd.errors import Rejected  # noqa: PLC0415 - keeps --help quick
-
-    try:
-        moment = as_of_given(text)
-    except Rejected as error:
-        raise typer.BadParameter(error.message) from error
+    moment = as_of_given(checked_as_of(text))
     if moment is not None and moment.ts_ns is None:
         raise typer.BadParameter(f"{text!r} is no time; give a UTC date or a time in ISO 8601")
-    return text
-
-
-def _checked_known(text: str) -> str:
-    from ssmd.errors import Rejected  # noqa: PLC0415 - keeps --help quick
-
-    try:
-        as_of_given(text)
-    except Rejected as error:
-        raise typer.BadParameter(error.message) from error
     return text
 
 
@@ -66,7 +51,7 @@ ValidOption = Annotated[
 KnownOption = Annotated[
     str,
     typer.Option(
-        "--known-at", metavar="TIME|SEQUENCE", callback=_checked_known, help="By what was known here then; default: now."
+        "--known-at", metavar="TIME|SEQUENCE", callback=checked_as_of, help="By what was known here then; default: now."
     ),
 ]
 CategoryOption = Annotated[str, typer.Option("--category", metavar="NAME", help="Only this category.")]

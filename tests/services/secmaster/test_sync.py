@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssmd.application.handler import Application
-from ssmd.application.listings import Listings, Origin
+from ssmd.application.listings import Listings
+from ssmd.application.sealing import Origin
 from ssmd.clock import ManualClock
 from ssmd.domain import listing, secmaster_sync
 from ssmd.domain.catalogue import CATALOGUE

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ssmd.application.listings import Listings, Origin
+from ssmd.application.listings import Listings
+from ssmd.application.sealing import Origin
 from ssmd.clock import Clock
 from ssmd.domain.listing import Stage
 from ssmd.domain.observation import Observation

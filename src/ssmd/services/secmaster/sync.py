@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ssmd.application.handler import Application
-from ssmd.application.listings import Listings, Origin
+from ssmd.application.listings import Listings
+from ssmd.application.sealing import Origin
 from ssmd.domain import listing, secmaster_sync
 from ssmd.domain.listing import ListingEvent
 from ssmd.domain.observation import Observation
