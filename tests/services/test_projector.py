@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -102,9 +103,11 @@ async def running(projector: ProjectorService) -> AsyncIterator[ProjectorService
         await asyncio.wait_for(task, 10)
 
 
-def projector_of(writer: Writer, store: RowStore, objects: MemoryStorage | None = None) -> ProjectorService:
+def projector_of(
+    writer: Writer, store: RowStore, objects: MemoryStorage | None = None, settings: ProjectorSettings = FAST
+) -> ProjectorService:
     sink = None if objects is None else ManifestSink(store, objects)
-    return ProjectorService(writer.journal, store, sink, random=system_random, settings=FAST)
+    return ProjectorService(writer.journal, store, sink, random=system_random, settings=settings)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -225,7 +228,9 @@ async def test_a_journal_that_lost_its_tail_stops_it_with_the_range(writer: Writ
 
 async def test_of_two_projectors_one_stands_by_and_takes_over(writer: Writer, cache_url: str, fresh_env: str) -> None:
     stores = [RedisRowStore(cache_url, fresh_env, random=system_random) for _ in range(2)]
-    first, second = (projector_of(writer, store) for store in stores)
+    # Patient: a machine that stands still for a moment is no reason to take over here.
+    patient = replace(FAST, standby_s=2.0)
+    first, second = (projector_of(writer, store, settings=patient) for store in stores)
     tasks = {one: asyncio.create_task(one.run()) for one in (first, second)}
     try:
         # Events come until one of them has met the other's commit.

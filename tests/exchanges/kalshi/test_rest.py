@@ -63,7 +63,7 @@ def test_any_answer_has_a_verdict(status: int, body: bytes) -> None:
 
 def test_recorded_errors_are_sorted_right() -> None:
     if not RECORDED.exists():
-        pytest.skip(f"the recordings are not beside the checkout ({RECORDED})")
+        pytest.skip(f"the recordings ({RECORDED}) are not here: they may not be redistributed")
     found = {}
     for path in sorted((RECORDED / "rest-demo-2026-06").glob("*.json")):
         meta = path.with_name(path.name.replace(".json", ".meta.json"))

@@ -135,5 +135,5 @@ def keys() -> dict[str, signing.PrivateKey]:
 def genuine() -> Path:
     path = CAPTURES / "kalshi-btc15m-close-2026-05-14.jsonl.zst"
     if not path.exists():
-        pytest.skip(f"the genuine captures are not beside the checkout ({CAPTURES})")
+        pytest.skip(f"the genuine captures ({CAPTURES}) are not here: they may not be redistributed")
     return path
