@@ -21,7 +21,8 @@ from ssmd.identifiers import system_random
 from ssmd.projections.folder import Poison
 from ssmd.registry.bootstrap import write_registry
 from ssmd.schemas.codecs import definition_sha256
-from ssmd.services.connector.quarantine import Quarantine, unmapped
+from ssmd.services.connector.frame_letter import recording, unmapped
+from ssmd.services.connector.quarantine import Quarantine
 from ssmd.services.projection_record import ProjectionRecord
 from ssmd.settings import Workspace
 from ssmd.streams import subjects
@@ -80,12 +81,14 @@ async def _trouble(environment: ResolvedEnvironment) -> None:
     """Make an environment with two frames in quarantine, two events passed over, and a message no archiver can read."""
     transport = await open_transport(environment, {})
     journal = await open_journal(environment, {})
-    quarantine = Quarantine(transport, environment.name, system_random, None)
+    application = Application(journal, CATALOGUE, ManualClock(NOON), system_random)
+    quarantine = Quarantine(transport, application, environment.name, environment.directory, system_random, None)
+    environment.directory.mkdir(parents=True, exist_ok=True)
     for n, payload in ((3, BOOK), (4, UNKNOWN)):
         quarantine.offer(unmapped("kalshi", "main", (SESSION, n), NOON, "not understood", payload))
     publishing = asyncio.create_task(quarantine.run())
     async with asyncio.timeout(20):
-        while quarantine.published < 2:
+        while quarantine.stats()["quarantined"] != 2 or quarantine.stats()["letters_waiting"]:
             await asyncio.sleep(0.01)
     publishing.cancel()
     link = await transport.publisher()
@@ -93,7 +96,6 @@ async def _trouble(environment: ResolvedEnvironment) -> None:
     while not link.acks("raw"):
         await link.progress(10)
     await link.close()
-    application = Application(journal, CATALOGUE, ManualClock(NOON), system_random)
     await application.handle(trading_day.DECIDER, ("2026-05-14",), trading_day.StartDay("2026-05-14"), actor="cli:anna")
     dreaming = Application(journal, CATALOGUE, ManualClock(NOON), system_random)
     await dreaming.handle(DREAM, ("2026-05-13",), object(), actor="cli:anna")
@@ -101,6 +103,9 @@ async def _trouble(environment: ResolvedEnvironment) -> None:
     record = ProjectionRecord(application, "projector:main")
     poison = [Poison(one.position, one.envelope.type, "trading-day/x", "not known") for one in (good, bad)]
     await record.passed_over("days", poison)
+    # The dead-letter stream has let this one go.
+    gone = recording(unmapped("kalshi", "main", (SESSION, 2), NOON, "an old one", b""))
+    await application.handle(dead_letter.DECIDER, (f"frame-main-{SESSION}-2",), gone, actor="connector:kalshi-main")
     command = dead_letter.RecordDeadLetter("raw-archiver", "raw", 1, "kalshi/raw", "", "not a block")
     await application.handle(dead_letter.DECIDER, ("raw-feed-1",), command, actor="raw-archiver:main")
     await transport.close()
@@ -141,18 +146,20 @@ async def told_of(environment: ResolvedEnvironment) -> list[tuple[str, str, str]
 def test_letters_are_listed_tried_and_given_up(troubled: ResolvedEnvironment, called: Called) -> None:
     status, letters, _ = called("list")
     by_id = {one["letter"]["id"]: one for one in letters}
-    understood, unknown = f"frame-main-{SESSION}-3", f"frame-main-{SESSION}-4"
+    gone, understood, unknown = (f"frame-main-{SESSION}-{n}" for n in (2, 3, 4))
     good, bad = sorted(one for one in by_id if one.startswith("days-"))
     assert status == 0
     assert {name: one["kind"] for name, one in by_id.items()} == {
-        understood: "frame", unknown: "frame", good: "event", bad: "event", "raw-feed-1": "segment",
+        gone: "frame", understood: "frame", unknown: "frame", good: "event", bad: "event", "raw-feed-1": "segment",
     }  # fmt: skip
     assert (by_id[unknown]["text"], by_id[unknown]["letter"]["reason"]) == (UNKNOWN.decode(), "not understood")
+    assert [by_id[one]["is_gone"] for one in (gone, understood, unknown)] == [True, False, False]
     before = asyncio.run(told_of(troubled))
+    assert {name for name, kind, _ in before if kind == "dead-letter.recorded.v1"} == set(by_id), "the journal knows them all"
 
     status, dry, _ = called("replay", "--all", "--dry-run")
     assert (status, {one["id"]: one["ok"] for one in dry}) == (
-        1, {understood: True, unknown: False, good: True, bad: False, "raw-feed-1": False},
+        1, {gone: False, understood: True, unknown: False, good: True, bad: False, "raw-feed-1": False},
     )  # fmt: skip
     assert asyncio.run(told_of(troubled)) == before
     status, outcomes, _ = called("replay", "--all")
@@ -160,10 +167,11 @@ def test_letters_are_listed_tried_and_given_up(troubled: ResolvedEnvironment, ca
     details = {one["id"]: one["detail"] for one in outcomes}
     assert details[understood].startswith("mapper ")
     assert "does not understand it either" in details[unknown]
+    assert "ssmd data renormalize judges it from the archive" in details[gone]
     assert details[good].endswith("folds it")
     assert "cannot read it either" in details["raw-feed-1"]
     _, left, _ = called("list")
-    assert sorted(one["letter"]["id"] for one in left) == sorted([unknown, bad, "raw-feed-1"])
+    assert sorted(one["letter"]["id"] for one in left) == sorted([gone, unknown, bad, "raw-feed-1"])
 
     status, _, error = called("discard", unknown, "--reason", " ")
     assert (status, "--reason says nothing" in error) == (2, True)
@@ -184,9 +192,9 @@ def test_letters_are_listed_tried_and_given_up(troubled: ResolvedEnvironment, ca
 
     news = (asyncio.run(told_of(troubled)))[len(before) :]
     assert {(name, kind) for name, kind, _ in news} == {
-        (understood, "dead-letter.recorded.v1"), (understood, "dead-letter.replayed.v1"),
+        (understood, "dead-letter.replayed.v1"),
         (good, "dead-letter.replayed.v1"),
-        (unknown, "dead-letter.recorded.v1"), (unknown, "dead-letter.discarded.v1"),
+        (unknown, "dead-letter.discarded.v1"),
         (bad, "dead-letter.discarded.v1"),
     }  # fmt: skip
     assert all(actor.startswith("cli:") for _, _, actor in news)

@@ -170,6 +170,11 @@ async def test_what_a_role_needs_is_not_denied_and_inboxes_are_private(tmp_path:
         connector = await connected(environment, given, "connector", "transport")
         stored = await connector.request("guarded.raw.kalshi.main", b"x", timeout_s=5)
         assert json.loads(stored.data)["seq"] == 1
+        for seq, role in enumerate(("connector", "raw-archiver", "normalized-archiver", "projector"), 1):
+            writer = await connected(environment, given, role, "journal")
+            stored = await writer.request(f"guarded.journal.dead-letter.{role}-1", b"{}", timeout_s=5)
+            assert json.loads(stored.data)["seq"] == seq, "each journals what it cannot process"
+            await writer.close()
         gateway = await connected(environment, given, "gateway", "transport")
         for subject in (f"{user_key(nats_seed(given, 'connector')).public}", "_INBOX.>", ">"):
             gateway.reason = ""

@@ -102,6 +102,8 @@ def show(
             ("closed", f"{time_of(one.closed_ns)} by {one.closed_by}: {one.closed_why}" if one.closed_ns else "no"),
         ],
     )
+    if found.is_gone:
+        print_fields(invocation, [("frame", "not on the dead-letter stream; the tape and the raw archive have it")])
     if found.text:
         print_fields(invocation, [("frame, base64" if found.is_base64 else "frame", found.text)])
 

@@ -1,7 +1,9 @@
 """What could not be processed, in one list: frames, events, and messages that no segment could take.
 
-Frames wait on the dead-letter stream (the tape and the raw archive have them anyway), the others are journaled where they
-are met. Running a letter through today's code, and giving it up, are journaled for all of them.
+All are journaled where they are met; the frames themselves wait on the dead-letter stream (the tape and the raw archive have
+them anyway). Where many came at once the stream alone has the rest of them (`connector.quarantine`), and where the stream
+is away, or has let a frame go, the journal still knows that there is one. Running a letter through today's code, and giving
+it up, are journaled for all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ssmd.projections.troubles import DeadLetter
 from ssmd.projections.views import PROJECTIONS, Views
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.services.archive_intake import Intake
-from ssmd.services.connector.quarantine import COMPONENT, FRAME_BYTES_MAX, Unmapped
+from ssmd.services.connector.frame_letter import FRAME_BYTES_MAX, Unmapped, letter_id, recording
 from ssmd.services.projection_record import ProjectionRecord
 from ssmd.streams.journal import Journal
 from ssmd.streams.transport import StreamMessage, StreamName, Transport
@@ -35,18 +37,23 @@ Kind = Literal["frame", "event", "segment"]
 FRAMES_MAX: Final = 10_000
 """So many of the newest messages of the dead-letter stream are looked at."""
 READ_S: Final = 2.0
-_FRAME: Final = "frame-"
 _STREAMS: Final[Mapping[str, StreamName]] = {"raw": "raw", "market": "market"}
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """A dead letter; `letter` as the journal has it, or would have it. `text`: the frame, "" = it is none of a frame."""
+    """A dead letter; `letter` as the journal has it, or would have it.
+
+    Attributes:
+        text: the frame; "" also where there is none.
+        is_gone: it is of a frame, which the dead-letter stream does not have (any more), or the stream is away.
+    """
 
     kind: Kind
     letter: DeadLetter
     text: str = ""
     is_base64: bool = False
     is_cut: bool = False
+    is_gone: bool = False
 
     @property
     def id(self) -> str:
@@ -66,7 +73,7 @@ class DeadLetterOffice(NamedTuple):
     """What is needed to look through dead letters and to close them.
 
     Attributes:
-        transport: None = it is away: frames and messages cannot be told.
+        transport: None = it is away: frames that the journal was not told of, and the bytes of all, cannot be told.
         rows: where views are kept, None = each question folds them.
         new_mapper: feed, session -> today's mapper.
         intakes: the archivers', by stream.
@@ -90,7 +97,8 @@ class DeadLetterOffice(NamedTuple):
         known = {one.id: one for one in await queries.dead_letters(self.views, is_open=False)}
         found = [frame_letter(unmapped, known) for unmapped in await self._quarantined()]
         frames = {one.id for one in found}
-        found += [Letter(kind_of(one), one) for one in known.values() if one.id not in frames]
+        rest = [(kind_of(one), one) for one in known.values() if one.id not in frames]
+        found += [Letter(sort, one, is_gone=sort == "frame") for sort, one in rest]
         wanted = [one for one in found if kind in {None, one.kind} and (not is_open or one.letter.status == "open")]
         return sorted(wanted, key=lambda one: (one.letter.recorded_ns, one.id))
 
@@ -151,11 +159,13 @@ class DeadLetterOffice(NamedTuple):
         recorded = dead_letter.RecordDeadLetter(
             one.component, one.source, one.message_position, one.subject, one.what, one.reason
         )
-        # A frame is in the journal only once somebody has decided on it.
+        # Of many frames at once the journal knows some only once somebody has decided on them.
         await self.application.handle(dead_letter.DECIDER, parts, recorded, actor=self.actor)
         await self.application.handle(dead_letter.DECIDER, parts, command, actor=self.actor)
 
     async def _frame(self, letter: Letter) -> tuple[bool, str]:
+        if letter.is_gone:
+            return False, "the dead-letter stream does not have it; ssmd data renormalize judges it from the archive"
         if letter.is_cut:
             return False, "only its beginning is here; ssmd data renormalize judges it from the archive"
         feed, _, _ = letter.letter.subject.partition("/")
@@ -211,16 +221,16 @@ def kind_of(letter: DeadLetter) -> Kind:
 
 def frame_letter(frame: Unmapped, known: Mapping[str, DeadLetter]) -> Letter:
     """The letter of a frame in quarantine, with what the journal knows of it."""
-    letter_id = f"{_FRAME}{frame.connection}-{frame.session}-{frame.n}"
+    name, command = letter_id(frame), recording(frame)
     told = DeadLetter(
-        letter_id,
-        component=COMPONENT,
-        source="tape",
-        message_position=frame.n,
-        subject=f"{frame.feed}/{frame.connection}",
-        reason=frame.reason,
+        name,
+        component=command.component,
+        source=command.source,
+        message_position=command.position,
+        subject=command.subject,
+        reason=command.reason,
     )
-    letter = msgspec.structs.replace(known.get(letter_id, told), recorded_ns=frame.ts_recv_ns)
+    letter = msgspec.structs.replace(known.get(name, told), recorded_ns=frame.ts_recv_ns)
     text = frame.text or frame.b64
     size = len(frame.text.encode()) if frame.text else len(frame.b64) * 3 // 4
     return Letter("frame", letter, text, is_base64=bool(frame.b64), is_cut=size >= FRAME_BYTES_MAX - 3)

@@ -1,9 +1,10 @@
 """What each component may do at the NATS servers: as little as it needs, by subject.
 
     role                    journal server                            transport server
-    connector               writes capture, listing, secmaster-sync   writes raw, market; reads where they end
-    raw-archiver            writes archive                            reads raw
-    normalized-archiver     writes archive                            reads market
+    connector               writes capture, listing, secmaster-sync,  writes raw, market; reads where they end
+                            dead-letter
+    raw-archiver            writes archive, dead-letter               reads raw
+    normalized-archiver     writes archive, dead-letter               reads market
     projector               writes projection, dead-letter            -
     gateway                 reads                                     reads market
     operator                everything of the environment             everything of the environment
@@ -29,9 +30,9 @@ RESPONSE_S: Final = 300
 """How long after a question its answer may be sent; a flush takes up to a minute."""
 
 _WRITES: Final[dict[str, tuple[str, ...]]] = {
-    "connector": ("capture", "listing", "secmaster-sync", "key"),
-    "raw-archiver": ("archive", "key"),
-    "normalized-archiver": ("archive", "key"),
+    "connector": ("capture", "listing", "secmaster-sync", "dead-letter", "key"),
+    "raw-archiver": ("archive", "dead-letter", "key"),
+    "normalized-archiver": ("archive", "dead-letter", "key"),
     "projector": ("projection", "dead-letter", "key"),
     "worker": ("trading-day", "archive", "listing", "secmaster-sync", "key"),
     "gateway": (),

@@ -66,6 +66,8 @@ _CONNECTOR: Final = (
     Row("publisher_recoveries", "publisher_recoveries", "counter", "times publishing began anew after trouble"),
     Row("refills", "refills", "counter", "times the streams were filled again from the tape"),
     Row("quarantined", "quarantined_frames", "counter", "frames not understood, put on the dead-letter stream"),
+    Row("letters_waiting", "letters_waiting", "gauge", "of those, on their way to the dead-letter stream or the journal"),
+    Row("letters_dropped", "letters_dropped", "counter", "of those, left to the tape because too many waited"),
     Row("repairs_waiting", "repairs_waiting", "gauge", "gaps over, to be repaired from the venue's REST interface"),
     Row("repaired", "gaps_repaired", "counter", "gaps repaired so"),
     Row("repairs_given_up", "repairs_given_up", "counter", "gaps whose repair was given up after so many tries"),

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from ssmd.errors import Unavailable
+from ssmd.errors import Rejected, Unavailable
 from ssmd.exchanges.adapter import Subscription
 from ssmd.identifiers import RandomBytes
 from ssmd.services.component import Health
+from ssmd.services.connector.repair_request import VERB, decode_request
 from ssmd.services.connector.service import ConnectorService
 from ssmd.services.connector.universe import Universe
 from ssmd.services.connector.venue import Venue
@@ -36,7 +37,8 @@ MEMBERS_MAX: Final = 200
 MakeMember = Callable[[str, Venue], ConnectorService]
 _SUMMED: Final = frozenset(
     {"frames", "sessions", "entries", "unacked", "tape_bytes", "facts_waiting", "publisher_recoveries", "refills",
-     "unplaced", "commands_waiting", "quarantined", "repairs_waiting", "repaired", "repairs_given_up"}
+     "unplaced", "commands_waiting", "quarantined", "letters_waiting", "letters_dropped",
+     "repairs_waiting", "repaired", "repairs_given_up"}
 )  # fmt: skip
 _WORST: Final = {"connected": min, "frame_age_ms": max, "publish_lag_ms": max, "disk_free_bytes": min}
 
@@ -112,6 +114,21 @@ class ConnectorGroup:
     async def flush(self) -> None:
         """As `ConnectorService.flush`, of every connection."""
         await asyncio.gather(*(member.flush() for member in self._members))
+
+    def questions(self) -> Mapping[str, Callable[[bytes], Awaitable[Mapping[str, Any]]]]:
+        """`services.component.Questioned`."""
+        return {VERB: self._repair}
+
+    async def _repair(self, payload: bytes) -> Mapping[str, Any]:
+        wanted = decode_request(payload)
+        member = next((one for one in self._members if one.instance == wanted.connection), None)
+        if member is None:
+            known = ", ".join(one.instance for one in self._members) or "none"
+            raise Rejected("no-such-connection", f"there is no connection {wanted.connection!r} now; there are: {known}")
+        result = await member.repairs.ask(wanted)
+        # What is answered for is in streams and journal, not only on the tape.
+        await member.flush()
+        return {"ok": True, "reason": "", "result": result}
 
     def health(self) -> Health:
         """Of all connections: their counts are summed, of what may go wrong the worst; other figures are the first one's."""

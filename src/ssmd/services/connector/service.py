@@ -91,9 +91,9 @@ class ConnectorService:
         self._crash_point = crash_point or crash_points.no_crash
         self._application = application
         self._stopping = asyncio.Event()
-        self._quarantine = Quarantine(transport, env, random, self._log)
+        self._quarantine = Quarantine(transport, application, env, tape_directory, random, self._log)
         self._conversation: Conversation | None = None
-        self._repairs = GapRepairs(tape_directory, venue.repairer, lambda: self._conversation, random, self._log)
+        self.repairs = GapRepairs(tape_directory, venue.repairer, lambda: self._conversation, random, self._log)
         self._mapper: Mapper | None = None
         self._pause = ""
         self._last_ts_ns = 0
@@ -151,7 +151,7 @@ class ConnectorService:
             syncing = group.create_task(
                 sync_tape(tape, self._settings.fsync_ms / 1000, self._crash_point, self._on_tape_trouble)
             )
-            beside = [self._tick(), self._quarantine.run(), self._repairs.run(), keeper.run(self._settings.watch_s)]
+            beside = [self._tick(), self._quarantine.run(), self.repairs.run(), keeper.run(self._settings.watch_s)]
             others = [syncing, *(group.create_task(one) for one in beside)]
             await self._connect_until_stopped(before.previous)
             try:
@@ -217,7 +217,7 @@ class ConnectorService:
         venue = self._venue
         await venue.prepare()
         subscription = await venue.subscription()
-        self._repairs.captures(subscription)
+        self.repairs.captures(subscription)
         protocol = venue.new_session(subscription)
         conversation: Conversation | None = None
         early: list[bytes] = []
@@ -362,7 +362,7 @@ class ConnectorService:
             self._facts.offer(found)
         if self._conversation is not None:
             self._conversation.mend(found)
-        self._repairs.offer(found)
+        self.repairs.offer(found)
 
     def _new_mapper(self, session: int) -> Mapper:
         self._mapper = self._venue.new_mapper(session)
@@ -393,8 +393,8 @@ class ConnectorService:
             "unplaced": talk.protocol.unplaced if talk is not None else 0,
             "commands_waiting": talk.waiting if talk is not None else 0,
             "clock_offset_ms": self._mapper.clock_offset_ns // 1_000_000 if self._mapper is not None else 0,
-            "quarantined": self._quarantine.published,
             "tape_bytes_max": self._settings.bytes_max,
         }
-        stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None) | self._repairs.stats()
+        stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None)
+        stats |= self.repairs.stats() | self._quarantine.stats()
         return Health(not reason, reason or self._pause, stats)

@@ -23,8 +23,8 @@ from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.control import DayMark, Disconnected, decode_fact
 from ssmd.schemas.market_message import MARK_PART, REPEATED, Mark, Place, encode_mark, message_id, raw_message_id
 from ssmd.schemas.records import KIND_OF
+from ssmd.services.connector.frame_letter import Unmapped, unmapped
 from ssmd.services.connector.mapper_checkpoint import Checkpoint, save, start_behind
-from ssmd.services.connector.quarantine import Unmapped, unmapped
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
