@@ -100,7 +100,22 @@ class Repair(Fact, frozen=True, tag="repair"):
     body: str
 
 
-AnyFact = Connected | Disconnected | DayMark | ClockStepped | TailCut | Repair
+class MarketsLeft(Fact, frozen=True, tag="markets-left"):
+    """These markets will not come back after a hole: this connection does not capture them any more (they settled while
+    nobody listened, are no longer chosen, or another connection has them). The hole is over for them.
+
+    Attributes:
+        gap_id, cause, start_ns, channel: of the hole, as in its `GapOpened`.
+    """
+
+    gap_id: str
+    cause: str
+    start_ns: int
+    tickers: tuple[str, ...]
+    channel: str = ""
+
+
+AnyFact = Connected | Disconnected | DayMark | ClockStepped | TailCut | Repair | MarketsLeft
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[AnyFact] = msgspec.json.Decoder(AnyFact)

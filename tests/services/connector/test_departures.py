@@ -1,0 +1,95 @@
+"""Markets that are not captured any more end their holes: told once, kept over a restart, and never too early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import structlog
+
+from ssmd.domain.capture import GapClosed, GapOpened
+from ssmd.errors import Unavailable
+from ssmd.schemas.control import MarketsLeft
+from ssmd.services.connector import departures
+from ssmd.services.connector.departures import SETTLE_S, Departures
+
+LOG = structlog.get_logger()
+
+
+def opened(*tickers: str, gap_id: str = "7-9", channel: str = "") -> GapOpened:
+    return GapOpened(7, 9, 0, 100, gap_id, "killed", 50, channel, 0, 0, 0, tickers, "the tape ends")
+
+
+def closed(*tickers: str, gap_id: str = "7-9") -> GapClosed:
+    return GapClosed(7, 9, 0, 100, gap_id, 50, 100, tickers)
+
+
+def left(*tickers: str, gap_id: str = "7-9", channel: str = "") -> MarketsLeft:
+    return MarketsLeft(gap_id, "killed", 50, tickers, channel)
+
+
+def told(found: Departures, *wanted: str, age_s: float = SETTLE_S) -> list[MarketsLeft]:
+    facts: list[MarketsLeft] = []
+    found.tell(age_s, frozenset(wanted), facts.append)
+    return facts
+
+
+def test_who_did_not_come_back_and_is_not_wanted_is_told_once(tmp_path: Path) -> None:
+    found = Departures(tmp_path, LOG)
+    found.offer([opened("*", "A", "B", "C", "D"), closed("A")])
+    assert told(found, "A", "B", age_s=SETTLE_S - 1) == []
+    assert told(found, "A", "B") == [left("C", "D")]
+    assert told(found, "A", "B") == []
+    assert told(found, "A") == [left("B")]  # it settled now
+    assert found.waiting == 3
+    found.offer([closed("B", "C", "D")])
+    assert (found.waiting, told(found)) == (0, [])
+
+
+def test_holes_between_sessions_outlive_a_restart_and_those_within_one_do_not(tmp_path: Path) -> None:
+    before = Departures(tmp_path, LOG)
+    before.offer([opened("A", "B"), opened("C", gap_id="7-8", channel="orderbook_delta"), closed("B")])
+    assert told(before) == [left("A"), left("C", gap_id="7-8", channel="orderbook_delta")]
+    # Nothing was mapped of what was told: it is told again.
+    after = Departures(tmp_path, LOG)
+    assert told(after) == [left("A")]
+    after.offer([closed()])
+    assert Departures(tmp_path, LOG).waiting == 0
+
+
+def test_a_channel_without_tickers_leaves_nothing_to_tell(tmp_path: Path) -> None:
+    found = Departures(tmp_path, LOG)
+    found.offer([opened("*"), opened(gap_id="7-8", channel="trade"), closed("A", gap_id="of no hole known")])
+    assert (found.waiting, told(found)) == (0, [])
+    assert not (tmp_path / "departures.json").exists()
+
+
+def test_what_could_not_be_written_is_due_again(tmp_path: Path) -> None:
+    found = Departures(tmp_path, LOG)
+    found.offer([opened("A")])
+
+    def full(_: MarketsLeft) -> None:
+        raise Unavailable("the disk is full")
+
+    with pytest.raises(Unavailable):
+        found.tell(SETTLE_S, frozenset(), full)
+    assert told(found) == [left("A")]
+
+
+def test_many_tickers_come_in_several_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departures, "TICKERS_MAX", 2)
+    found = Departures(tmp_path, LOG)
+    found.offer([opened("E", "A", "D", "B", "C")])
+    assert told(found) == [left("A", "B"), left("C", "D"), left("E")]
+
+
+def test_holes_are_remembered_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departures, "HOLES_MAX", 2)
+    found = Departures(tmp_path, LOG)
+    found.offer([opened("A", gap_id="1"), opened("B", gap_id="2"), opened("C", gap_id="3")])
+    assert [fact.gap_id for fact in told(found)] == ["2", "3"]
+
+
+def test_a_file_that_cannot_be_read_is_no_reason_not_to_capture(tmp_path: Path) -> None:
+    (tmp_path / "departures.json").write_text("[{")
+    assert Departures(tmp_path, LOG).waiting == 0
