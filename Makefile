@@ -65,7 +65,7 @@ requirements: setup  ## Pin anew what pyproject.toml asks for
 	@# Everything first: what runs alone must agree with what runs beside the extras and the tests.
 	$(COMPILE) --upgrade --all-extras --group dev --group build pyproject.toml --output-file requirements-dev.txt
 	$(COMPILE) --upgrade --extra embedded --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
-	$(COMPILE) --upgrade --extra s3 --extra vault --extra export --constraints requirements-dev.txt pyproject.toml --output-file requirements-image.txt
+	$(COMPILE) --upgrade --extra s3 --extra vault --extra export --extra otel --constraints requirements-dev.txt pyproject.toml --output-file requirements-image.txt
 	$(COMPILE) --upgrade --group build --constraints requirements-dev.txt --output-file requirements-build.txt
 
 clean:  ## Remove the demo's data and all caches; captured data in .ssmd stays

@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from ssmd.clock import ManualClock
-from ssmd.telemetry.logging import WITHHELD, configure_logging, withhold
+from ssmd.errors import Misconfigured
+from ssmd.telemetry.logging import WITHHELD, configure_logging, log_level, withhold
 
 NOW_NS = 1_778_763_600_000_000_001
 
@@ -96,3 +97,17 @@ def test_nothing_that_is_logged_can_break_logging() -> None:
     configure_logging("gateway", ManualClock(), stream)
     structlog.get_logger().info("odd \udcff", n=2**80, f=float("nan"), **{"\udcfe": object})
     assert [(line["event"], line["n"], line["f"]) for line in lines(stream)] == [("odd \\udcff", 2**80, None)]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"), [({}, "info"), ({"SSMD_LOG_LEVEL": ""}, "info"), ({"SSMD_LOG_LEVEL": "Debug"}, "debug")]
+)
+def test_the_log_level_is_a_setting(variables: dict[str, str], expected: str) -> None:
+    assert log_level(variables) == expected
+
+
+def test_a_log_level_that_is_none_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Misconfigured) as found:
+        log_level({"SSMD_LOG_LEVEL": "loud"})
+    assert found.value.message == "SSMD_LOG_LEVEL is 'loud'; expected debug, info, warning, error"
+    assert found.value.mend == "export SSMD_LOG_LEVEL=info"

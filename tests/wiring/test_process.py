@@ -4,23 +4,8 @@ from typing import cast
 
 import pytest
 
-from ssmd.errors import Misconfigured, Unavailable
-from ssmd.wiring.process import log_level
+from ssmd.errors import Unavailable
 from ssmd.wiring.system import LocalSystem, race_failure
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"), [({}, "info"), ({"SSMD_LOG_LEVEL": ""}, "info"), ({"SSMD_LOG_LEVEL": "Debug"}, "debug")]
-)
-def test_the_log_level_is_a_setting(variables: dict[str, str], expected: str) -> None:
-    assert log_level(variables) == expected
-
-
-def test_a_log_level_that_is_none_is_refused_with_those_there_are() -> None:
-    with pytest.raises(Misconfigured) as found:
-        log_level({"SSMD_LOG_LEVEL": "loud"})
-    assert found.value.message == "SSMD_LOG_LEVEL is 'loud'; expected debug, info, warning, error"
-    assert found.value.mend == "export SSMD_LOG_LEVEL=info"
 
 
 class _Children:

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from ssmd.application import appended
 from ssmd.application.sealing import Origin, Sealing
 from ssmd.application.snapshotting import Folded, Snapshotting
 from ssmd.clock import Clock
@@ -24,6 +25,7 @@ from ssmd.identifiers import RandomBytes
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import EVENTS_PER_APPEND_MAX, AppendGroup, Journal
 from ssmd.streams.journal_snapshots import Snapshots
+from ssmd.telemetry import request, tracing
 
 Command = TypeVar("Command")
 Event = TypeVar("Event", bound=msgspec.Struct)
@@ -95,7 +97,7 @@ class Application:
         Args:
             actor: who wants it ("cli:anna").
             command_id: identifies the command towards the journal; default: made anew.
-            correlation_id: default: the command id.
+            correlation_id: default: the request at hand (`telemetry.request`), else the command id.
             causation_id: default: the command id.
 
         Raises:
@@ -104,7 +106,12 @@ class Application:
             Unavailable: the journal did not answer; the events may have been written: call again to find out.
             Malformed: the aggregate's history cannot be read by this version.
         """
-        return await self._run(decider, id_parts, [command], Origin(actor, correlation_id, causation_id), command_id=command_id)
+        origin = Origin(actor, correlation_id or request.current(), causation_id)
+        with (
+            request.begun(correlation_id, causation_id=causation_id),
+            tracing.span(f"command {type(command).__name__}", aggregate=decider.aggregate, id=".".join(id_parts), actor=actor),
+        ):
+            return await self._run(decider, id_parts, [command], origin, command_id=command_id)
 
     async def handle_many(
         self,
@@ -124,7 +131,12 @@ class Application:
         Raises:
             as `handle`; after Conflict and Unavailable some of the commands may be written, the earlier ones first.
         """
-        return await self._run(decider, id_parts, commands, Origin(actor, correlation_id, causation_id))
+        origin = Origin(actor, correlation_id or request.current(), causation_id)
+        with (
+            request.begun(correlation_id, causation_id=causation_id),
+            tracing.span("commands", aggregate=decider.aggregate, id=".".join(id_parts), actor=actor, commands=len(commands)),
+        ):
+            return await self._run(decider, id_parts, commands, origin)
 
     async def _run(
         self,
@@ -201,14 +213,16 @@ class Application:
         return kept
 
     async def _append(self, aggregate: AggregateId, version: int, envelopes: list[Envelope], command_id: str) -> int:
+        group = AppendGroup(aggregate, version, envelopes)
         try:
-            return await self.journal.append(
-                [AppendGroup(aggregate, version, envelopes)], command_id=command_id or envelopes[0].id
-            )
+            with appended.appending(envelopes):
+                position = await self.journal.append([group], command_id=command_id or envelopes[0].id)
         except BaseException:
             # Not written, or unknown: what is kept may be behind.
             self._kept.pop(aggregate, None)
             raise
+        appended.tell(envelopes, position)
+        return position
 
 
 def _decide_all(decider: Decider[Command, Event, State], state: State, commands: Sequence[Command]) -> list[Sequence[Event]]:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ssmd.application import appended
 from ssmd.application.sealing import Origin, Sealing
 from ssmd.clock import Clock
 from ssmd.domain import listing
@@ -224,7 +225,10 @@ class Listings:
             version = 0 if known is None else known.version
             groups.append(AppendGroup(aggregate, version, self._sealing.seal(aggregate, version, events, origin)))
         if not self._is_dry:
-            position = await self._journal.append(groups, command_id=groups[0].events[0].id)
+            envelopes = [envelope for group in groups for envelope in group.events]
+            with appended.appending(envelopes):
+                position = await self._journal.append(groups, command_id=envelopes[0].id)
+            appended.tell(envelopes, position)
             if position - sum(map(len, chunk.values())) == self.position:
                 # Nobody wrote in between: these need not be read again.
                 self.position = position

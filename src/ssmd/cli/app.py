@@ -13,7 +13,7 @@ from ssmd import __version__
 from ssmd.cli.completion import complete_environment
 from ssmd.cli.exit_status import OK, TROUBLE, tell, write_error
 from ssmd.cli.help_text import examples
-from ssmd.cli.invocation import Invocation
+from ssmd.cli.invocation import Invocation, begin
 from ssmd.cli.lazy_group import LazyGroup
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ def root(
 ) -> None:
     """Capture prediction markets, and know what is stored, what is missing and what happened."""
     del debug, version  # read by `main` and by its callback
-    ctx.obj = Invocation(env=env, workspace_given=workspace, color=not no_color)
+    ctx.obj = begin(Invocation(env=env, workspace_given=workspace, color=not no_color, command=ctx.invoked_subcommand or ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

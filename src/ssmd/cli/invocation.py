@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +14,7 @@ import typer
 
 from ssmd.clock import Clock, SystemClock, date_of
 from ssmd.errors import Misconfigured
+from ssmd.identifiers import system_random, uuid7
 from ssmd.settings import Workspace, find_workspace, variables
 
 if TYPE_CHECKING:
@@ -22,12 +25,19 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Invocation:
-    """The global options of one command line."""
+    """The global options of one command line.
+
+    Attributes:
+        command: its first word ("key").
+        request_id: the correlation id of all that it leads to.
+    """
 
     env: str = ""
     workspace_given: str = ""
     color: bool = True
     clock: Clock = field(default_factory=SystemClock)
+    command: str = ""
+    request_id: str = field(default_factory=lambda: uuid7(SystemClock().now_ns(), system_random))
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -67,12 +77,40 @@ class Invocation:
             return f"cli:{os.getuid()}"
 
 
+_AT_WORK: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
+
+
+def begin(invocation: Invocation) -> Invocation:
+    """This command line is carried out from now on."""
+    _AT_WORK.set(invocation)
+    return invocation
+
+
 def invocation_of(ctx: typer.Context) -> Invocation:
     """The global options, from any command's context."""
     found = ctx.find_root().obj
     if not isinstance(found, Invocation):
         raise TypeError("a command was called without its root group")
     return found
+
+
+@contextmanager
+def _requested() -> Generator[None]:
+    """A block of work for this command line: logged where SSMD_LOG_LEVEL is set, traced where OTEL_* variables say so."""
+    import sys  # noqa: PLC0415 - as below
+
+    from ssmd.telemetry import request, tracing  # noqa: PLC0415 - keeps --help quick
+    from ssmd.telemetry.logging import configure_logging, log_level  # noqa: PLC0415
+
+    invocation = _AT_WORK.get() or Invocation()
+    if invocation.variables.get("SSMD_LOG_LEVEL"):
+        configure_logging("cli", invocation.clock, sys.stderr, level=log_level(invocation.variables))
+    end = tracing.begin("cli", invocation.actor(), invocation.env, invocation.variables)
+    try:
+        with request.begun(invocation.request_id), tracing.span(f"ssmd {invocation.command}".rstrip()):
+            yield
+    finally:
+        end()
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -90,7 +128,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         return await working
 
     try:
-        return asyncio.run(until_told())
+        with _requested():
+            return asyncio.run(until_told())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

@@ -22,8 +22,12 @@ from ssmd.gateway.clients import Access
 from ssmd.gateway.problems import answer, problem_of, status_of
 from ssmd.gateway.telemetry import GatewayMetrics
 from ssmd.gateway.websocket import GRANT
+from ssmd.identifiers import RandomBytes, system_random, uuid7
+from ssmd.telemetry import request, tracing
 
 KEY_PROTOCOL: Final = "ssmd.key."
+REQUEST_ID: Final = b"x-request-id"
+"""Header: the id of a request, the asker's own or ours; what is logged and traced for it carries it."""
 _LOCAL_NAMES: Final = frozenset({"", "localhost", "127.0.0.1", "[::1]"})
 METRICS: Final = "/metrics"
 _SCOPES: Final = (("/v1/stream", "stream"), ("/v1/markets", "markets"), ("/v1", "records"), (METRICS, "records"))
@@ -63,6 +67,7 @@ class Gate:
         is_local: bool = False,
         origins: tuple[str, ...] = (),
         limits: GateLimits | None = None,
+        random: RandomBytes = system_random,
     ) -> None:
         self._is_local = is_local
         self._app = app
@@ -73,17 +78,23 @@ class Gate:
         self._origins = frozenset(origins)
         self._limits = limits or GateLimits()
         self._buckets = Buckets()
+        self._random = random
         self._log = structlog.get_logger("ssmd.gateway.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
+        request_id = request.checked(given) or uuid7(self._clock.now_ns(), self._random)
+        with request.begun(request_id):
+            if scope["type"] == "websocket":
+                await self._websocket(scope, receive, send)
+                return
+            with tracing.span(f"request {scope['method']}", path=scope["path"][:300]):
+                await self._http(scope, receive, send, request_id)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began_ns = self._clock.monotonic_ns()
         headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -94,7 +105,10 @@ class Gate:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], *_cors(allowed), *_ALWAYS]}
+                message = {
+                    **message,
+                    "headers": [*message["headers"], *_cors(allowed), (REQUEST_ID, request_id.encode()), *_ALWAYS],
+                }
             else:
                 size += len(message.get("body", b""))
             await send(message)
@@ -212,7 +226,7 @@ def _cors(origin: str) -> list[tuple[bytes, bytes]]:
         return [(b"vary", b"origin")]
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", b"etag, retry-after"),
+        (b"access-control-expose-headers", b"etag, retry-after, x-request-id"),
         (b"vary", b"origin"),
     ]
 

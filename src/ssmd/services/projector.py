@@ -30,6 +30,7 @@ from ssmd.projections.working_set import RowDamaged
 from ssmd.services.anchoring import Anchoring
 from ssmd.services.component import Health
 from ssmd.services.ended_tasks import end_tasks
+from ssmd.services.folding import folding
 from ssmd.services.projection_record import ProjectionRecord
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.journal import Journal, PoisonEvent, RecordedEvent
@@ -102,9 +103,8 @@ class ProjectorService:
         self._head = 0
         self._failure = "not started"
         self._sink_failure = ""
-        self._is_standing_by = False
+        self._is_standing_by = self._is_reconciled = False
         self._conflicts = 0
-        self._is_reconciled = False
         self._counts = {"batches": 0, "events": 0, "failures": 0, "rebuilds": 0}
 
     @property
@@ -200,7 +200,8 @@ class ProjectorService:
             tasks.append(asyncio.create_task(self._take_anchors(self._anchoring, queue)))
         try:
             while (batch := await self._next(queue)) is not None:
-                await self._fold(folders, batch)
+                with folding(batch):
+                    await self._fold(folders, batch)
         finally:
             await end_tasks(tasks)
         await self._write_last_manifests()
@@ -274,8 +275,7 @@ class ProjectorService:
             except SsmdError as error:
                 await queue.put(error)
                 return
-            lost = [projection.name for projection in self._projections if projection.name not in found]
-            if lost:
+            if lost := [projection.name for projection in self._projections if projection.name not in found]:
                 await queue.put(Unavailable(f"the cache lost {', '.join(lost)}"))
                 return
 

@@ -28,12 +28,14 @@ from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_lag import ArchiveLag
 from ssmd.services.archive_positions import Positions, Sealed, StreamEnd, find_start, load_positions
 from ssmd.services.component import Health
+from ssmd.services.flushes import Flushes
 from ssmd.services.patience import Patience
 from ssmd.services.refill_wait import REFILL_WAIT_S, RefillWait
 from ssmd.services.sealer import Sealer
 from ssmd.services.standby import IsAlive, Standby
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamReader, Transport
+from ssmd.telemetry import request
 
 POLL_S: Final = 0.1
 EMPTY_POLLS: Final = 10
@@ -106,7 +108,7 @@ class StreamArchiver:
         self._continuity: dict[str, Continuity[Any]] = {}
         self._held_since: dict[str, int] = {}
         self._refills = RefillWait(clock)
-        self._flushes: list[asyncio.Future[None]] = []
+        self._flushes = Flushes()
         self._stopping = False
         self._running = False
         self._ended = asyncio.Event()
@@ -141,10 +143,7 @@ class StreamArchiver:
         finally:
             self._running = False
             self._ended.set()
-            for flush in self._flushes:
-                if not flush.done():
-                    flush.set_exception(Unavailable(f"{self._name} ended before the flush was done"))
-            self._flushes.clear()
+            self._flushes.refuse(f"{self._name} ended before the flush was done")
             await self._abandon()
 
     async def stop(self) -> None:
@@ -166,12 +165,9 @@ class StreamArchiver:
             raise Unavailable(f"{self._name} is not running")
         if self._standby.waits_for:
             return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flushes.append(done)
         self._empty_polls = 0
         try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                await done
+            await self._flushes.ask(FLUSH_TIMEOUT_S)
         except TimeoutError:
             why = self.health().reason or "it is busy"
             raise Unavailable(f"{self._name} did not seal everything within {FLUSH_TIMEOUT_S:.0f} s: {why}") from None
@@ -201,7 +197,7 @@ class StreamArchiver:
             self._log.warning("fenced", reason=error.message)
             await self._abandon()
             self._sealer.forget_epochs()
-            self._answer_flushes(len(self._flushes))  # nothing is held here
+            self._flushes.answer(len(self._flushes))  # nothing is held here
             await self._standby.until_free(lambda: self._stopping)
             return self._stopping
         except Unavailable as error:
@@ -280,15 +276,10 @@ class StreamArchiver:
 
     async def _seal_everything(self, reason: str) -> None:
         asked = len(self._flushes)
-        for segment in list(self._sealer.segments.values()):
-            await self._sealer.seal(segment, reason)
-        self._answer_flushes(asked)
-
-    def _answer_flushes(self, count: int) -> None:
-        flushes, self._flushes = self._flushes[:count], self._flushes[count:]
-        for flush in flushes:
-            if not flush.done():
-                flush.set_result(None)
+        with request.begun(self._flushes.asked_by):
+            for segment in list(self._sealer.segments.values()):
+                await self._sealer.seal(segment, reason)
+        self._flushes.answer(asked)
 
     # Order
 

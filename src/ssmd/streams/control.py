@@ -1,33 +1,40 @@
 """Control subjects: how components are asked, and how they answer, over the transport server.
 
 A component is a NATS service (`nats.micro`), so PING, INFO and STATS of the NATS service API come with it. Its verbs
-answer JSON: {"ok": bool, "reason": str, ...}.
+answer JSON: {"ok": bool, "reason": str, ...}; where an error is the answer, "kind" is its class, "rule" what refused.
+What is done for them belongs to the asker's request (`telemetry.request`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import nats.errors
+import structlog
 from nats import micro
 from nats.aio.msg import Msg
-from nats.micro.request import Request
+from nats.micro.request import Request as Asked
 
-from ssmd.errors import SsmdError, Unavailable
+from ssmd.errors import Rejected, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.connection import Connection
+from ssmd.telemetry import request, tracing
 
 Verb = Callable[[], Awaitable[Mapping[str, Any]]]
+Question = Callable[[bytes], Awaitable[Mapping[str, Any]]]
+"""A verb that is told something (JSON)."""
 TIMEOUT_S: Final = 5.0
 SERVICES_MAX: Final = 1_000
 """Answers to a roll call beyond that are not read."""
 _NAME_PREFIX: Final = "ssmd-"
+_LOOKS: Final = frozenset({"health"})
+"""Verbs that change nothing, and are asked all the time: neither logged nor traced."""
 
 
 class RunningService(NamedTuple):
@@ -43,6 +50,7 @@ class ControlServer:
 
     Args:
         verbs: by name; what they return is the answer, an SsmdError becomes {"ok": false, "reason": ...}.
+        questions: the same, of those that are told something.
         version: of ssmd, shown by the service API.
     """
 
@@ -56,10 +64,11 @@ class ControlServer:
         *,
         version: str,
         random: RandomBytes,
+        questions: Mapping[str, Question] | None = None,
     ) -> None:
         self._url = url
         self._names = (env, component, instance)
-        self._verbs = verbs
+        self._handlers = {**{name: _untold(verb) for name, verb in verbs.items()}, **(questions or {})}
         self._version = version
         self._random = random
 
@@ -84,9 +93,9 @@ class ControlServer:
                 version=self._version,
                 metadata={"env": env, "instance": instance},
             )
-            for verb, handler in self._verbs.items():
+            for verb, handler in self._handlers.items():
                 subject = subjects.service(env, component, instance, verb)
-                await service.add_endpoint(name=verb, subject=subject, handler=_answering(handler))
+                await service.add_endpoint(name=verb, subject=subject, handler=_answering(verb, handler))
             await connection.lost.wait()
         except nats.errors.Error as error:
             raise Unavailable(f"cannot serve control subjects at {connection.url}: {error}") from error
@@ -94,13 +103,30 @@ class ControlServer:
             await connection.abandon()
 
 
-def _answering(handler: Verb) -> Callable[[Request], Awaitable[None]]:
-    async def answer(request: Request) -> None:
+def _untold(verb: Verb) -> Question:
+    async def answered(_payload: bytes) -> Mapping[str, Any]:
+        return await verb()
+
+    return answered
+
+
+def _answering(verb: str, handler: Question) -> Callable[[Asked], Awaitable[None]]:
+    async def told_by(payload: bytes) -> Mapping[str, Any]:
         try:
-            told: Mapping[str, Any] = await handler()
+            return await handler(payload)
         except SsmdError as error:
-            told = {"ok": False, "reason": error.message}
-        await request.respond(msgspec.json.encode(told))
+            rule = error.rule if isinstance(error, Rejected) else ""
+            return {"ok": False, "reason": error.message, "kind": type(error).__name__, "rule": rule, "mend": error.mend}
+
+    async def answer(asked: Asked) -> None:
+        if verb in _LOOKS:
+            await asked.respond(msgspec.json.encode(await told_by(asked.data)))
+            return
+        headers = asked.headers or {}
+        with request.begun(request.of_headers(headers)), tracing.span(f"control {verb}", headers):
+            told = await told_by(asked.data)
+            structlog.get_logger("control").info("asked", verb=verb, ok=bool(told.get("ok")), reason=told.get("reason", ""))
+            await asked.respond(msgspec.json.encode(told))
 
     return answer
 
@@ -122,14 +148,17 @@ class ControlClient:
         """Whether anything can be asked; a client whose connection is lost is of no more use."""
         return self._connection.is_open
 
-    async def request(self, component: str, instance: str, verb: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-        """A component's answer.
+    async def request(
+        self, component: str, instance: str, verb: str, timeout_s: float = TIMEOUT_S, payload: bytes = b""
+    ) -> dict[str, Any]:
+        """A component's answer; `payload` is what a question tells it.
 
         Raises:
             Unavailable: the component does not run, or did not answer within `timeout_s`.
         """
         subject = subjects.service(self._env, component, instance, verb)
-        msg = await self._connection.request(subject, b"", timeout_s=timeout_s)
+        with nullcontext() if verb in _LOOKS else tracing.span(f"ask {verb}", component=component, instance=instance):
+            msg = await self._connection.request(subject, payload, timeout_s=timeout_s, headers=request.headers())
         answer: dict[str, Any] = msgspec.json.decode(msg.data)
         return answer
 

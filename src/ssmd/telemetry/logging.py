@@ -2,7 +2,8 @@
 
     {"ts":"2026-05-14T13:00:00.000000000Z","level":"info","component":"connector","event":"connected","session":17}
 
-Modules log with `structlog.get_logger()`; what libraries log through the standard library comes out the same way.
+Modules log with `structlog.get_logger()`; what libraries log through the standard library comes out the same way. What is
+done for a request carries its `correlation_id` (`telemetry.request`).
 Fields named like a secret are withheld, and so are private keys and URL credentials inside any text.
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast, get_args
 
 import msgspec
 import structlog
 
 from ssmd.clock import Clock, iso_of
+from ssmd.errors import Misconfigured
 
 Level = Literal["debug", "info", "warning", "error"]
 WITHHELD = "[withheld]"
@@ -51,6 +53,20 @@ def withhold(name: str, value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     return withhold(name, repr(value))
+
+
+def log_level(given: Mapping[str, str]) -> Level:
+    """SSMD_LOG_LEVEL, in any case; "info" where it is not set.
+
+    Raises:
+        Misconfigured: it is no level.
+    """
+    wanted = given.get("SSMD_LOG_LEVEL", "") or "info"
+    if wanted.lower() not in get_args(Level):
+        raise Misconfigured(
+            f"SSMD_LOG_LEVEL is {wanted!r}; expected {', '.join(get_args(Level))}", mend="export SSMD_LOG_LEVEL=info"
+        )
+    return cast("Level", wanted.lower())
 
 
 def configure_logging(component: str, clock: Clock, stream: TextIO, *, level: Level = "info") -> None:

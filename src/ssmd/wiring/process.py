@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -28,10 +28,11 @@ from ssmd import __version__
 from ssmd.clock import SystemClock, date_of
 from ssmd.errors import Malformed, Misconfigured, SsmdError
 from ssmd.identifiers import system_random
-from ssmd.services.component import Component
+from ssmd.services.component import Component, Questioned
 from ssmd.settings import Workspace, variables
 from ssmd.streams.control import ControlServer, Verb
-from ssmd.telemetry.logging import Level, configure_logging
+from ssmd.telemetry import tracing
+from ssmd.telemetry.logging import configure_logging, log_level
 from ssmd.wiring.components import Parts, build
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.key_loads import KeyLoads
@@ -63,26 +64,13 @@ def run_component(kind: str, environment: ResolvedEnvironment, *, parent: int = 
     uvloop.run(_run(kind, environment, parent, {**given, "SSMD_SHARD": shard} if shard else given))
 
 
-def log_level(given: Mapping[str, str]) -> Level:
-    """SSMD_LOG_LEVEL, in any case; "info" where it is not set.
-
-    Raises:
-        Misconfigured: it is no level.
-    """
-    wanted = given.get("SSMD_LOG_LEVEL", "") or "info"
-    if wanted.lower() not in get_args(Level):
-        raise Misconfigured(
-            f"SSMD_LOG_LEVEL is {wanted!r}; expected {', '.join(get_args(Level))}", mend="export SSMD_LOG_LEVEL=info"
-        )
-    return cast("Level", wanted.lower())
-
-
 async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: Mapping[str, str]) -> None:
     log = structlog.get_logger(kind)
     loads = KeyLoads()
     environment = dataclasses.replace(environment, on_key=loads.note, role=kind)
     async with AsyncExitStack() as stack:
         component = await build(kind, Parts(environment, given, SystemClock(), system_random, stack))
+        stack.callback(tracing.begin(component.name, component.instance, environment.name, given))
         process = f"{component.name}:{component.instance}"
         quiet = dataclasses.replace(environment, on_key=None)
         await stack.enter_async_context(loads.journaled(quiet, variables(), SystemClock(), system_random, process))
@@ -92,7 +80,7 @@ async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        control = asyncio.create_task(_control(environment, component, stopping), name="control")
+        control = asyncio.create_task(answer_control(environment, given, component, stopping), name="control")
         told = asyncio.create_task(_until_told(stopping, parent), name="told to stop")
         log.info("started", instance=component.instance, env=environment.name, pid=os.getpid())
         try:
@@ -149,8 +137,10 @@ async def _hurry(limit: asyncio.Timeout, parent: int) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + ORPHAN_STOP_S)
 
 
-async def _control(environment: ResolvedEnvironment, component: Component, stopping: asyncio.Event) -> None:
-    """Answer on the control subjects; returns never."""
+async def answer_control(
+    environment: ResolvedEnvironment, given: Mapping[str, str], component: Component, stopping: asyncio.Event
+) -> None:
+    """Answer for `component` on the control subjects, `stop` by setting `stopping`; returns never."""
     if environment.document.transport.backend != "nats":
         await asyncio.Event().wait()
 
@@ -167,13 +157,16 @@ async def _control(environment: ResolvedEnvironment, component: Component, stopp
         return {"ok": True, "reason": ""}
 
     async def start() -> Mapping[str, Any]:
-        return {"ok": True, "reason": ""}
+        # It runs, or nobody would answer; whether it can take part in a day is its own word.
+        health = component.health()
+        return {"ok": health.ok, "reason": health.reason}
 
     verbs: dict[str, Verb] = {"health": health, "flush": flush, "drain": flush, "stop": stop, "start": start}
-    url = environment.server_url("transport", variables())
+    url = environment.server_url("transport", given)
     server = ControlServer(
-        url, environment.name, component.name, component.instance, verbs, version=__version__, random=system_random
-    )
+        url, environment.name, component.name, component.instance, verbs, version=__version__, random=system_random,
+        questions=component.questions() if isinstance(component, Questioned) else {},
+    )  # fmt: skip
     await server.run()
 
 

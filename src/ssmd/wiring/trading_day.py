@@ -33,8 +33,8 @@ from ssmd.domain.trading_day import (
 from ssmd.errors import Rejected, SsmdError
 from ssmd.identifiers import RandomBytes, uuid7
 from ssmd.projections.views import Views, freshest_views
-from ssmd.registry.documents import EnvironmentDocument
 from ssmd.streams.control import ControlClient, ControlServer
+from ssmd.telemetry.request import current as at_hand
 from ssmd.wiring.backends import open_journal, open_rows_store
 from ssmd.wiring.day_steps import (
     ARCHIVERS,
@@ -47,6 +47,7 @@ from ssmd.wiring.day_steps import (
     totals_of,
 )
 from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.gap_repair import repair_of
 
 AT_WORK: Final = "day"
 """As this component, under its request's id, whoever works on a day answers health."""
@@ -57,13 +58,22 @@ _ASKED_BY: Final = frozenset({"trading-day.start-requested.v1", "trading-day.end
 _PHASE_IN: Final[dict[str, Phase]] = {status: phase for phase, status in PHASE_OF.items()}
 
 
-def components_of(environment: EnvironmentDocument) -> tuple[ComponentName, ...]:
+def connectors_of(environment: ResolvedEnvironment) -> tuple[ComponentName, ...]:
+    """Its connectors: one for each shard, but under `ssmd up`, where one process has all of it."""
+    document = environment.document
+    shards = document.shards if environment.run is None else ()
+    connection = document.capture.connection
+    return tuple(ComponentName("connector", f"{connection}-{name}") for name in shards) or (
+        ComponentName("connector", connection),
+    )
+
+
+def components_of(environment: ResolvedEnvironment) -> tuple[ComponentName, ...]:
     """The components that capture, store and serve an environment."""
-    connection = environment.capture.connection
     return (
         ComponentName("projector", "main"),
         *(ComponentName(name, "main") for name in ARCHIVERS),
-        ComponentName("connector", connection),
+        *connectors_of(environment),
         ComponentName("gateway", "main"),
     )
 
@@ -256,7 +266,7 @@ async def day_procedure(
 
     Args:
         is_whole: with the security master's sync at the start, and the archive read at the end.
-        request: correlation id; default: made anew, and while the block runs its health can be asked.
+        request: correlation id; default: that of the request at hand, and while the block runs its health can be asked.
 
     Raises:
         Unavailable: the environment does not run, or a server of it does not answer.
@@ -270,7 +280,7 @@ async def day_procedure(
         store = open_rows_store(environment, variables, random) if environment.document.cache.backend == "redis" else None
         if store is not None:
             stack.push_async_callback(store.close)
-        request_id = request or uuid7(clock.now_ns(), random)
+        request_id = request or at_hand() or uuid7(clock.now_ns(), random)
         if not request:
             server = ControlServer(
                 url, environment.name, AT_WORK, request_id, {"health": _well}, version=__version__, random=random
@@ -285,7 +295,7 @@ async def day_procedure(
             feed=environment.document.feed,
             application=Application(journal, CATALOGUE, clock, random, environment.config),
             control=control,
-            components=components_of(environment.document),
+            components=components_of(environment),
             views=views,
             say=say,
             actor=actor,
@@ -295,7 +305,9 @@ async def day_procedure(
             from ssmd.wiring.day_duties import sync_of, verify_of  # noqa: PLC0415 - much that a lean day does not need
 
             procedure = procedure._replace(
-                sync=sync_of(environment, variables, clock, random, actor), verify=verify_of(environment, variables, journal)
+                sync=sync_of(environment, variables, clock, random, actor),
+                verify=verify_of(environment, variables, journal),
+                repair=repair_of(environment.document, connectors_of(environment), control),
             )
         yield procedure
 

@@ -7,11 +7,24 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import structlog
 from temporalio import activity
 
 from ssmd.errors import SsmdError
+from ssmd.telemetry import request, tracing
 from ssmd.workflows.failures import carried
-from ssmd.workflows.orders import Begun, DayOrder, StepOrder, SyncOrder, Trouble, Turn, TurnOrder
+from ssmd.workflows.orders import (
+    Begun,
+    DayOrder,
+    GapName,
+    RepairOrder,
+    StepOrder,
+    SyncOrder,
+    Trouble,
+    Turn,
+    TurnOrder,
+    Unrepaired,
+)
 from ssmd.workflows.work import Work
 
 BEATS_PER_TIMEOUT: Final = 4
@@ -36,6 +49,8 @@ class Activities:
             self.abandon,
             self.sync,
             self.expiring_keys,
+            self.unrepaired,
+            self.repair,
         ]
 
     @activity.defn(name="turn")
@@ -81,7 +96,17 @@ class Activities:
     @activity.defn(name="expiring-keys")
     async def expiring_keys(self, env: str) -> list[str]:
         async with _alive():
-            return await self._work.expiring_keys(env)
+            return await self._work.expiring_keys(env, _request())
+
+    @activity.defn(name="unrepaired-gaps")
+    async def unrepaired(self, order: RepairOrder) -> Unrepaired:
+        async with _alive():
+            return await self._work.unrepaired(order, _request())
+
+    @activity.defn(name="repair-gap")
+    async def repair(self, order: RepairOrder, gap: GapName) -> str:
+        async with _alive():
+            return await self._work.repair(order, gap, _request())
 
 
 def _request() -> str:
@@ -90,8 +115,9 @@ def _request() -> str:
 
 @asynccontextmanager
 async def _alive() -> AsyncGenerator[None]:
-    """Tell Temporal that this worker lives, for as long as the block runs."""
-    timeout = activity.info().heartbeat_timeout
+    """Tell Temporal that this worker lives, for as long as the block runs; what it does belongs to its workflow."""
+    info = activity.info()
+    timeout = info.heartbeat_timeout
     every_s = BEAT_S if timeout is None else timeout.total_seconds() / BEATS_PER_TIMEOUT
 
     async def beat() -> None:
@@ -101,7 +127,9 @@ async def _alive() -> AsyncGenerator[None]:
 
     beating = asyncio.create_task(beat(), name="heartbeat")
     try:
-        yield
+        with request.begun(_request()), tracing.span(f"activity {info.activity_type}", attempt=info.attempt):
+            structlog.get_logger("worker").info("activity", activity=info.activity_type, attempt=info.attempt)
+            yield
     except SsmdError as error:
         raise carried(error) from error
     finally:

@@ -19,6 +19,7 @@ from ssmd.domain.observation import Observation
 from ssmd.domain.secmaster_sync import CompleteSync, Counts, FailSync, StartSync, SyncCommand
 from ssmd.errors import Malformed, SsmdError
 from ssmd.services.secmaster.venue import Scope, VenueMarkets
+from ssmd.telemetry import request
 
 ASKED_AT_ONCE: Final = 100
 """Markets asked for by ticker in one go."""
@@ -51,7 +52,7 @@ async def sync(
         Unavailable, Malformed, Rejected, Conflict: it ended early, and that is journaled (if the journal answers); what
             it had written until then stands.
     """
-    origin = Origin(actor, correlation_id or sync_id)
+    origin = Origin(actor, correlation_id or request.current() or sync_id)
     if is_dry:
         return await _Run(parts, scope, origin).work()
     await _tell(parts, StartSync(sync_id, str(scope)), origin)
