@@ -20,6 +20,7 @@ from ssmd.domain import (
     client,
     dead_letter,
     environment,
+    key,
     listing,
     projection,
     secmaster_sync,
@@ -111,6 +112,11 @@ STATES: dict[str, Any] = {
         ),
         is_revoked=True,
         disconnect="0198a3c4-0000-7000-8000-0000000000b1",
+    ),
+    "key": key.State(
+        "kalshi-api-key",
+        ("api_key", "private_key"),
+        accesses={"connector:main": "0198a3c4-0000-7000-8000-0000000000c1"},
     ),
     "dead-letter": dead_letter.State(is_recorded=True),
     "projection": projection.State(

@@ -65,8 +65,8 @@ def test_the_date_is_that_of_the_zone_and_the_clocks_change_is_met() -> None:
 
 def test_who_names_no_temporal_or_no_days_has_no_such_schedules() -> None:
     assert desired(document(temporal="", days=WEEKDAYS)) == []
-    assert [one.kind for one in desired(document())] == ["sync", "sync-full"]
-    assert [one.kind for one in desired(document(sync_minutes=0))] == []
+    assert [one.kind for one in desired(document())] == ["sync", "sync-full", "gaps"]
+    assert [one.kind for one in desired(document(sync_minutes=0, repair_minutes=0))] == []
 
 
 async def test_schedules_are_created_compared_changed_and_removed(temporal_server: RunningServer, fresh_env: str) -> None:
@@ -76,8 +76,9 @@ async def test_schedules_are_created_compared_changed_and_removed(temporal_serve
         Change(f"{fresh_env}/days", "create", "08:00 on 01; 17:00 on 01 UTC"),
         Change(f"{fresh_env}/sync", "create", "every 300 s"),
         Change(f"{fresh_env}/sync-full", "create", "04:00 on 00,01,02,03,04,05,06 UTC"),
+        Change(f"{fresh_env}/gaps", "create", "every 3600 s"),
     ]
-    assert len(await schedules.apply(client, fresh_env, wanted)) == 3
+    assert len(await schedules.apply(client, fresh_env, wanted)) == 4
     assert await schedules.apply(client, fresh_env, wanted) == []
 
     def by_hand(given: ScheduleUpdateInput) -> ScheduleUpdate:
@@ -87,16 +88,18 @@ async def test_schedules_are_created_compared_changed_and_removed(temporal_serve
     await client.get_schedule_handle(f"{fresh_env}/days").update(by_hand)
     changed = "catch-up window from 0:01:00 to 3 days, 0:00:00"
     assert await schedules.differences(client, fresh_env, wanted) == [Change(f"{fresh_env}/days", "change", changed)]
-    later = desired(document(fresh_env, days=("monday",), start="09:00", end="17:00", sync_minutes=0))
+    later = desired(document(fresh_env, days=("monday",), start="09:00", end="17:00", sync_minutes=0, repair_minutes=30))
     changes = await schedules.apply(client, fresh_env, later)
     assert [(one.id.partition("/")[2], one.action) for one in changes] == [
         ("days", "change"),
         ("sync", "remove"),
         ("sync-full", "remove"),
+        ("gaps", "change"),
     ]
     assert "times from 08:00 on 01, 17:00 on 01 to 09:00 on 01, 17:00 on 01" in changes[0].detail
     assert await schedules.apply(client, fresh_env, later) == []
-    assert [one.action for one in await schedules.apply(client, fresh_env, [])] == ["remove"]
+    assert changes[3].detail.startswith("every from 1:00:00 to 0:30:00; ")
+    assert [one.action for one in await schedules.apply(client, fresh_env, [])] == ["remove", "remove"]
 
 
 @pytest.mark.parametrize("kind", schedules.KINDS)

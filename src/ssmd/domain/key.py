@@ -7,7 +7,7 @@ anything else is refused, which also keeps a value that was put in the wrong pla
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,6 +15,9 @@ from ssmd.domain.decider import Decider
 from ssmd.errors import Rejected
 
 AGGREGATE: Final = "key"
+
+Finding = Literal["expires-soon", "expired", "rotation-due"]
+"""Why a value should be replaced."""
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{8,64}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
@@ -67,6 +70,14 @@ class VerifyKey(msgspec.Struct, frozen=True):
     check: str
     is_good: bool
     detail: str = ""
+
+
+class NoticeExpiry(msgspec.Struct, frozen=True):
+    """The value with `fingerprint` was found so, at or from `due_ns`; once per value, finding and time."""
+
+    finding: Finding
+    fingerprint: str
+    due_ns: int
 
 
 class RevokeKey(msgspec.Struct, frozen=True):
@@ -122,6 +133,14 @@ class Verified(msgspec.Struct, frozen=True, tag_field="type", tag="key.verified.
     detail: str
 
 
+class ExpiryNoticed(msgspec.Struct, frozen=True, tag_field="type", tag="key.expiry-noticed.v1"):
+    """The value should be replaced. `due_ns`: when it expires or has expired; for rotation-due: since when it is due."""
+
+    finding: Finding
+    fingerprint: str
+    due_ns: int
+
+
 class Revoked(msgspec.Struct, frozen=True, tag_field="type", tag="key.revoked.v1"):
     fingerprint: str
     reason: str
@@ -132,16 +151,16 @@ class Deleted(msgspec.Struct, frozen=True, tag_field="type", tag="key.deleted.v1
     reason: str
 
 
-KeyCommand = DefineKey | SetKey | RecordAccess | VerifyKey | RevokeKey | DeleteKey
-KeyEvent = Defined | Set | Rotated | Accessed | Verified | Revoked | Deleted
-EVENTS = (Defined, Set, Rotated, Accessed, Verified, Revoked, Deleted)
+KeyCommand = DefineKey | SetKey | RecordAccess | VerifyKey | NoticeExpiry | RevokeKey | DeleteKey
+KeyEvent = Defined | Set | Rotated | Accessed | Verified | ExpiryNoticed | Revoked | Deleted
+EVENTS = (Defined, Set, Rotated, Accessed, Verified, ExpiryNoticed, Revoked, Deleted)
 
 
 # State
 
 
 class State(msgspec.Struct, frozen=True):
-    """`fingerprint` "" = there is no value; `accesses`: process -> its latest access id."""
+    """`fingerprint` "" = there is no value; `accesses`: process -> its latest access id; `noticed`: of this value."""
 
     key_type: str = ""
     defined: tuple[str, ...] = ()
@@ -149,6 +168,7 @@ class State(msgspec.Struct, frozen=True):
     is_revoked: bool = False
     check: str = ""
     accesses: dict[str, str] = {}
+    noticed: tuple[tuple[Finding, int], ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -162,17 +182,15 @@ def decide(state: State, command: KeyCommand) -> tuple[KeyEvent, ...]:
             return () if (type_, fields) == (state.key_type, state.defined) else (Defined(type_, fields),)
         case SetKey():
             return _set(state, command)
-        case RecordAccess(process=process, access_id=access_id, fields=fields):
-            if state.accesses.get(process) == access_id:
-                return ()
-            _require_value(state)
-            check_public(state.fingerprint, fields)
-            return (Accessed(process, access_id, fields, state.fingerprint),)
+        case RecordAccess():
+            return _access(state, command)
         case VerifyKey(check=check, is_good=is_good, detail=detail):
             if check == state.check:
                 return ()
             _require_value(state)
             return (Verified(check, state.fingerprint, is_good, detail),)
+        case NoticeExpiry():
+            return _notice(state, command)
         case RevokeKey(reason=reason):
             if state.held is None or state.is_revoked:
                 return ()
@@ -193,6 +211,22 @@ def _set(state: State, command: SetKey) -> tuple[KeyEvent, ...]:
     return (Rotated(held.fields, held.fingerprint, state.fingerprint, held.scopes, held.expires_ns),)
 
 
+def _access(state: State, command: RecordAccess) -> tuple[KeyEvent, ...]:
+    if state.accesses.get(command.process) == command.access_id:
+        return ()
+    _require_value(state)
+    check_public(state.fingerprint, command.fields)
+    return (Accessed(command.process, command.access_id, command.fields, state.fingerprint),)
+
+
+def _notice(state: State, command: NoticeExpiry) -> tuple[KeyEvent, ...]:
+    if state.held is None or state.is_revoked or command.fingerprint != state.fingerprint:
+        return ()  # replaced, revoked or deleted since somebody looked: there is nothing to notice any more
+    if (command.finding, command.due_ns) in state.noticed:
+        return ()
+    return (ExpiryNoticed(command.finding, command.fingerprint, command.due_ns),)
+
+
 def _require_value(state: State) -> None:
     if state.held is None:
         raise Rejected("key-not-set", "the key has no value")
@@ -204,18 +238,20 @@ def evolve(state: State, event: KeyEvent) -> State:
         case Defined(key_type=key_type, fields=fields):
             return replace(state, key_type=key_type, defined=fields)
         case Set():
-            return replace(state, held=event, is_revoked=False, check="")
+            return replace(state, held=event, is_revoked=False, check="", noticed=())
         case Rotated():
             held = Set(event.fields, event.fingerprint, event.scopes, event.expires_ns)
-            return replace(state, held=held, is_revoked=False, check="")
+            return replace(state, held=held, is_revoked=False, check="", noticed=())
         case Accessed(process=process, access_id=access_id):
             return replace(state, accesses=state.accesses | {process: access_id})
         case Verified(check=check):
             return replace(state, check=check)
+        case ExpiryNoticed(finding=finding, due_ns=due_ns):
+            return replace(state, noticed=(*state.noticed, (finding, due_ns)))
         case Revoked():
             return replace(state, is_revoked=True)
         case Deleted():
-            return replace(state, held=None, is_revoked=False, check="")
+            return replace(state, held=None, is_revoked=False, check="", noticed=())
 
 
 DECIDER: Decider[KeyCommand, KeyEvent, State] = Decider(AGGREGATE, ("name",), State(), decide, evolve, EVENTS)

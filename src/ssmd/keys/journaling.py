@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ssmd.application.handler import Application
-from ssmd.domain.key import DECIDER, DefineKey, DeleteKey, RecordAccess, SetKey, State, VerifyKey
+from ssmd.domain.key import DECIDER, DefineKey, DeleteKey, Finding, NoticeExpiry, RecordAccess, SetKey, State, VerifyKey
 from ssmd.keys.definition import KeyDefinition
 from ssmd.keys.verification import DAY_NS
 
@@ -57,6 +57,12 @@ async def record_check(
     await record_found(application, name, definition, mark, actor)
     command = VerifyKey(check, is_good=not found, detail="; ".join(found)[:DETAIL_MAX])
     return (await application.handle(DECIDER, (name,), command, actor=actor)).state
+
+
+async def record_expiry(application: Application, name: str, finding: Finding, mark: str, due_ns: int, actor: str) -> bool:
+    """The value with fingerprint `mark` should be replaced; False = that was told before, or it was replaced since."""
+    handled = await application.handle(DECIDER, (name,), NoticeExpiry(finding, mark, due_ns), actor=actor)
+    return bool(handled.events)
 
 
 async def record_deletion(application: Application, name: str, reason: str, actor: str) -> State:

@@ -216,7 +216,7 @@ def _evolve_by_schedule(day: Day, event: msgspec.Struct, ts_ns: int, actor: str)
 # answer that it rebuilds.
 DAYS: Final = Projection(
     NAME,
-    2,
+    3,
     frozenset(
         {
             trading_day.AGGREGATE,

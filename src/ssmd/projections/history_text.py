@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ssmd.domain import archive, capture, dead_letter, projection, secmaster_sync, trading_day
+from ssmd.domain import archive, capture, trading_day
+from ssmd.projections.history_text_control import because, describe_control
 from ssmd.projections.projection import utc_text
 
 _TICKERS_NAMED_MAX = 3
@@ -31,7 +32,7 @@ def _gap_opened(event: capture.GapOpened) -> str:
     where = f" on {event.channel}" if event.channel else ""
     return (
         f"gap {event.gap_id} opened{where} for {_tickers(event.tickers)} from {utc_text(event.start_ns)}:"
-        f" {event.cause}{sequence}{_because(event.evidence)}"
+        f" {event.cause}{sequence}{because(event.evidence)}"
     )
 
 
@@ -52,9 +53,9 @@ def _capture(event: capture.CaptureEvent) -> str:
             return f"subscribed to {channel} for {_tickers(tickers)} (sid {sid})"
         case capture.Disconnected(cause=cause, evidence=evidence, code=code):
             closed = f", close code {code}" if code else ""
-            return f"disconnected: {cause}{closed}{_because(evidence)}"
+            return f"disconnected: {cause}{closed}{because(evidence)}"
         case capture.DriftDetected():
-            return f"drift: {event.what} in {event.frame_type}.{event.field}{_because(event.detail)}"
+            return f"drift: {event.what} in {event.frame_type}.{event.field}{because(event.detail)}"
         case capture.ClockStepped(step_ns=step_ns):
             return f"the wall clock stepped by {step_ns} ns"
         case capture.ClockOffset(offset_ns=offset_ns, before_ns=before_ns):
@@ -72,11 +73,11 @@ def _capture_care(event: capture.CaptureEvent) -> str:
         case capture.Started(instance=instance, epoch=epoch, version=version):
             return f"capture started by {instance}, epoch {epoch}, version {version}"
         case capture.Stopped(instance=instance, cause=cause, detail=detail):
-            return f"capture stopped by {instance}: {cause}{_because(detail)}"
+            return f"capture stopped by {instance}: {cause}{because(detail)}"
         case capture.GapRepaired(gap_id=gap_id, source=source, records=records, tickers=tickers):
             return f"gap {gap_id} repaired for {_tickers(tickers)}: {records} records from {source}"
         case capture.IntervalAssessed(verdict=verdict, channel=channel, start_ns=start_ns, end_ns=end_ns):
-            return f"{channel} is {verdict} from {utc_text(start_ns)} to {utc_text(end_ns)}{_because(event.evidence)}"
+            return f"{channel} is {verdict} from {utc_text(start_ns)} to {utc_text(end_ns)}{because(event.evidence)}"
         case _:
             return _fields(event)
 
@@ -107,14 +108,14 @@ def _archive_care(event: msgspec.Struct) -> str:
             return f"damaged: {key}: {problem}"
         case archive.Repaired(key=key, source=source):
             return f"repaired: {key} from {source}"
-        case archive.Renormalized(mapper=mapper, files=files):
-            return f"renormalized by mapper {mapper}: {len(files)} files"
+        case archive.Renormalized(mapper=mapper, files=files, differing=differing):
+            return f"renormalized by mapper {mapper}: {len(files)} files, {differing} records differ"
         case archive.StreamRegressed(position=position, found_last=last, action=action):
             return f"the stream ends at message {last}, archived up to {position}: {action}"
         case archive.StreamTruncated(position=position, first_available=first, action=action):
             return f"the stream begins at message {first}, archived up to {position}: {action}"
         case archive.QualityAssessed(score_ppm=score, rules=rules, reasons=reasons):
-            return f"quality {score // 10_000}.{score // 100 % 100:02} % by rules {rules}{_because('; '.join(reasons))}"
+            return f"quality {score // 10_000}.{score // 100 % 100:02} % by rules {rules}{because('; '.join(reasons))}"
         case _:
             return _archive_retention(event)
 
@@ -126,7 +127,7 @@ def _archive_retention(event: msgspec.Struct) -> str:
         case archive.HoldReleased(name=name):
             return f'hold "{name}" released'
         case archive.Pruned(keys=keys, size_bytes=size, reason=reason):
-            return f"pruned: {len(keys)} objects, {size} bytes{_because(reason)}"
+            return f"pruned: {len(keys)} objects, {size} bytes{because(reason)}"
         case _:
             return _fields(event)
 
@@ -134,13 +135,13 @@ def _archive_retention(event: msgspec.Struct) -> str:
 def _trading_day(event: msgspec.Struct) -> str:
     match event:
         case trading_day.StartRequested(reason=reason):
-            return f"start requested{_because(reason)}"
+            return f"start requested{because(reason)}"
         case trading_day.StepCompleted(phase=phase, step=step, detail=detail):
-            return f"{phase}: {step} done{_because(detail)}"
+            return f"{phase}: {step} done{because(detail)}"
         case trading_day.Activated():
             return "active: the day takes data"
         case trading_day.EndRequested(reason=reason):
-            return f"end requested{_because(reason)}"
+            return f"end requested{because(reason)}"
         case trading_day.Completed(totals=totals):
             records = sum(totals.records.values())
             return (
@@ -159,41 +160,17 @@ def _schedule(event: msgspec.Struct) -> str:
             until = f", to {utc_text(end_ns)}" if end_ns else ""
             return f"opened: due from {utc_text(start_ns)}{until}"
         case trading_day.Missed(due_ns=due_ns, reason=reason):
-            return f"missed: nothing started it at {utc_text(due_ns)}{_because(reason)}"
+            return f"missed: nothing started it at {utc_text(due_ns)}{because(reason)}"
         case trading_day.Late(phase=phase, due_ns=due_ns):
             return f"late: its {phase} was due at {utc_text(due_ns)}"
         case trading_day.Failed(status=status, error=error, attempts=attempts):
             return f"failed while {status} after {attempts} attempts: {error}"
         case trading_day.Recovered(status=status, detail=detail):
-            return f"recovered: {status} again{_because(detail)}"
+            return f"recovered: {status} again{because(detail)}"
         case trading_day.ForceEnded(status=status, reason=reason):
-            return f"ended by force while {status}{_because(reason)}"
+            return f"ended by force while {status}{because(reason)}"
         case _:
             return _fields(event)
-
-
-def describe_control(event: msgspec.Struct) -> str:
-    """An event of the control plane; "" = it needs no words of its own."""
-    match event:
-        case projection.Rebuilt(made=made, before=before, is_different=is_different):
-            beside = "" if before is None else f", {'other' if is_different else 'the same'} rows as version {before.version}"
-            return f"rebuilt as version {made.version} up to {made.position}: {made.rows} rows{beside}"
-        case projection.Diverged(made=made):
-            return f"diverged: version {made.version} folds to other rows at position {made.position}; not put in place"
-        case projection.Swapped(generation=generation, version=version):
-            return f"generation {generation} (version {version}) is what readers see"
-        case projection.RolledBack(generation=generation, replaced=replaced, reason=reason):
-            return f"rolled back from generation {replaced} to {generation}{_because(reason)}"
-        case dead_letter.Recorded(component=component, source=source, position=position, reason=reason):
-            return f"{component} could not process {source} position {position}: {reason}"
-        case secmaster_sync.Completed(counts=counts):
-            return f"sync complete: {counts.markets} markets, {counts.listed} listed, {counts.changed} changed"
-        case _:
-            return ""
-
-
-def _because(reason: str) -> str:
-    return f" ({reason})" if reason else ""
 
 
 def _tickers(tickers: tuple[str, ...]) -> str:

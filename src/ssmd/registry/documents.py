@@ -272,7 +272,8 @@ class Schedule(Document, frozen=True, kw_only=True):
     """When trading days are started and ended, in the environment's time zone. No `days`: by hand, or by `ssmd up`.
 
     The rest is done in either case: the security master is compared with the venue every `sync_minutes` (what changed;
-    0 = never) and at `full_sync` (all of it), keys are looked at then too. A start or end that was missed for less than
+    0 = never) and at `full_sync` (all of it), keys are looked at then too; gaps that were not repaired are asked for again
+    every `repair_minutes` (0 = never). A start or end that was missed for less than
     `catch_up_hours` is made up for, later ones in order; one that begins `late_minutes` after its time is called late.
     """
 
@@ -281,6 +282,7 @@ class Schedule(Document, frozen=True, kw_only=True):
     end: TimeOfDay = "24:00"
     sync_minutes: Annotated[int, msgspec.Meta(ge=0, le=1440)] = 5
     full_sync: TimeOfDay = "04:00"
+    repair_minutes: Annotated[int, msgspec.Meta(ge=0, le=1440)] = 60
     catch_up_hours: Annotated[int, msgspec.Meta(ge=1, le=720)] = 72
     late_minutes: Annotated[int, msgspec.Meta(ge=1, le=1440)] = 5
 

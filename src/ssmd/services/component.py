@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -48,3 +49,12 @@ class Component(Protocol):
         ...
 
     def health(self) -> Health: ...
+
+
+@runtime_checkable
+class Questioned(Protocol):
+    """A component that answers more than every component does."""
+
+    def questions(self) -> Mapping[str, Callable[[bytes], Awaitable[Mapping[str, Any]]]]:
+        """By verb: takes what the question tells (JSON), answers {"ok": true, ...} or raises an SsmdError."""
+        ...

@@ -18,6 +18,7 @@ from ssmd.projections import queries
 from ssmd.projections.views import Views
 from ssmd.services.archive_positions import load_positions
 from ssmd.services.standby import holder_of
+from ssmd.wiring.gap_repair import Repair
 
 HEALTHY_WITHIN_S: Final = 30.0
 FLUSHED_WITHIN_S: Final = 120.0
@@ -75,6 +76,7 @@ class DayProcedure(NamedTuple):
         actor, correlation_id: of every event written.
         sync: brings the security master up to date; what it came to. None = a day's start does without.
         verify: reads the archive of a date; what it came to. None = a day's end does without.
+        repair: has a gap repaired by its connector. None = nobody is asked.
     """
 
     feed: str
@@ -87,6 +89,7 @@ class DayProcedure(NamedTuple):
     correlation_id: str
     sync: Callable[[], Awaitable[str]] | None = None
     verify: Callable[[str], Awaitable[str]] | None = None
+    repair: Repair | None = None
 
 
 def steps_of(procedure: DayProcedure, phase: Phase) -> tuple[str, ...]:

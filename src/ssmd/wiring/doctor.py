@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ssmd.clock import Clock
 from ssmd.errors import SsmdError
+from ssmd.keys.expiry import NOTICE_NS
 from ssmd.projections import access, queries
 from ssmd.projections.views import PROJECTIONS
 from ssmd.services.machine_checks import GIB, Finding, Verdict, check_machine, check_port, existing
@@ -18,7 +19,7 @@ from ssmd.streams.topology import desired, diff
 from ssmd.wiring.backends import open_storage
 from ssmd.wiring.components import tls_files
 from ssmd.wiring.environment import ResolvedEnvironment, Server
-from ssmd.wiring.system_status import KEY_EXPIRY_NS, LAG_MAX_EVENTS, SystemStatus, system_status
+from ssmd.wiring.system_status import LAG_MAX_EVENTS, SystemStatus, system_status
 from ssmd.wiring.views import asking_views
 
 CERTIFICATE_WARN_NS: Final = 14 * 86_400 * 1_000_000_000
@@ -83,7 +84,7 @@ async def _keys(environment: ResolvedEnvironment, variables: Mapping[str, str], 
             yield finding(check, "ok", "not set, and not required")
         elif end_ns and end_ns <= now_ns:
             yield finding(check, "fail", "has expired", mend)
-        elif end_ns and end_ns < now_ns + KEY_EXPIRY_NS:
+        elif end_ns and end_ns < now_ns + NOTICE_NS:
             yield finding(check, "warn", f"expires in {(end_ns - now_ns) // (86_400 * 1_000_000_000)} days", mend)
         else:
             yield finding(check, "ok", f"set ({definition.source})")

@@ -20,6 +20,7 @@ from ssmd.domain.key import AGGREGATE, DECIDER
 from ssmd.errors import Rejected, SsmdError
 from ssmd.identifiers import uuid7
 from ssmd.keys import journaling
+from ssmd.keys.expiry import findings
 from ssmd.keys.fingerprint import fingerprint
 from ssmd.keys.sealing import SealedName
 from ssmd.keys.secret import Secret
@@ -194,6 +195,8 @@ class Keys:
             row = (await self._rows()).get(name)
             if row is not None and is_due(definition, row.set_ns, now_ns):
                 notes.append(f"older than {definition.rotation_days} days: rotate it")
+            for one in () if row is None else findings(row, definition.rotation_days, now_ns):
+                await journaling.record_expiry(self.application, name, one.finding, mark, one.due_ns, self.actor)
             if state.is_revoked:
                 found_now.append("revoked")
         is_asked = ask is not None and not found_now

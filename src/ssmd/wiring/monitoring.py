@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from ssmd.errors import Misconfigured
-from ssmd.services.component import Component, Health
+from ssmd.services.component import Component, Health, Questioned
 from ssmd.telemetry.component_metrics import HealthNow
 from ssmd.telemetry.metrics import HealthCollector, Metrics, Verdict, serve_metrics
 from ssmd.wiring.environment import ResolvedEnvironment
@@ -60,6 +60,9 @@ class MonitoredComponent:
     def health(self) -> Health:
         health = self._component.health()
         return Health(health.ok, health.reason, {**health.stats, **self._more})
+
+    def questions(self) -> Mapping[str, Callable[[bytes], Awaitable[Mapping[str, Any]]]]:
+        return self._component.questions() if isinstance(self._component, Questioned) else {}
 
 
 async def monitored(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SYNCED_FEEDS: Final = frozenset({"kalshi"})
 """Feeds with a security master."""
+REPAIRED_FEEDS: Final = frozenset({"kalshi"})
+"""Feeds of which something can be had again after a gap."""
 MIDNIGHT_AFTER: Final = "24:00"
 TOLERANCE_NS: Final = 3_600 * 10**9
 """A time of day that the clock's change skips or doubles is met within an hour."""
@@ -63,6 +65,9 @@ def desired(document: EnvironmentDocument) -> list[Definition]:
         every_s = schedule.sync_minutes * 60
         found.append(Definition(document.name, "sync", zone, (), every_s, is_buffered=False, catchup_s=SYNC_CATCH_UP_S))
         found.append(Definition(document.name, "sync-full", zone, daily, 0, is_buffered=False, catchup_s=DAILY_CATCH_UP_S))
+    if document.feed in REPAIRED_FEEDS and schedule.repair_minutes:
+        every_s = schedule.repair_minutes * 60
+        found.append(Definition(document.name, "gaps", zone, (), every_s, is_buffered=False, catchup_s=SYNC_CATCH_UP_S))
     if document.keys:
         found.append(Definition(document.name, "keys", zone, daily, 0, is_buffered=False, catchup_s=DAILY_CATCH_UP_S))
     return found

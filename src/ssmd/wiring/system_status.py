@@ -14,6 +14,7 @@ import msgspec
 
 from ssmd.clock import Clock
 from ssmd.errors import SsmdError, Unavailable
+from ssmd.keys.expiry import findings
 from ssmd.projections import access, captures, days, gaps, queries, troubles
 from ssmd.projections.captures import Connection as CapturedConnection
 from ssmd.projections.days import Day
@@ -32,8 +33,6 @@ ASK_TIMEOUT_S: Final = 2.0
 SERVER_TIMEOUT_S: Final = 2.0
 LAG_MAX_EVENTS: Final = 1_000
 """A projector further behind than that is an alert."""
-KEY_EXPIRY_NS: Final = 14 * 86_400 * 1_000_000_000
-"""A key that expires sooner than that is an alert."""
 CAUSES_TOLD_MAX: Final = 5
 
 State = Literal["ok", "trouble", "standby", "missing"]
@@ -144,7 +143,7 @@ async def _cache_server(environment: ResolvedEnvironment, variables: Mapping[str
 
 async def _services(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> tuple[tuple[ServiceLine, ...], str]:
     """The components, and why they could not be asked, "" = they could."""
-    wanted = components_of(environment.document)
+    wanted = components_of(environment)
     if environment.document.transport.backend != "nats":
         return (), "the components answer over NATS, and the transport is in memory"
     async with AsyncExitStack() as stack:
@@ -202,9 +201,10 @@ async def _of_views(views: Views, status: SystemStatus, today: str) -> SystemSta
         gaps_open=tuple(gap for gap in found if gap.end_ns is None),
         dead_letters=len(letters),
         alerts=tuple(
-            f"key {one.name} {'has expired' if one.expires_ns <= status.at_ns else 'expires soon'}: ssmd key rotate {one.name}"
-            for one in await queries.keys(views)
-            if one.status == "set" and one.expires_ns and one.expires_ns < status.at_ns + KEY_EXPIRY_NS
+            # Rotation that is due can wait for a quiet hour: `ssmd key list` tells it.
+            found.words
+            for row in await queries.keys(views)
+            for found in findings(row, 0, status.at_ns)
         ),
         unknown=views.warnings(),
     )

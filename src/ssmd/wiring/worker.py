@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from ssmd.clock import Clock
+from ssmd.clock import Clock, date_of
 from ssmd.domain import trading_day
 from ssmd.domain.trading_day import (
     PHASE_OF,
@@ -24,17 +24,17 @@ from ssmd.domain.trading_day import (
 )
 from ssmd.errors import Misconfigured, Rejected, SsmdError
 from ssmd.identifiers import RandomBytes
+from ssmd.keys import journaling
+from ssmd.keys.expiry import findings
 from ssmd.projections import queries
-from ssmd.projections.views import PROJECTIONS
 from ssmd.registry.documents import EnvironmentDocument
+from ssmd.wiring import gap_repair
 from ssmd.wiring.day_duties import sync_words
 from ssmd.wiring.day_steps import DayProcedure, decide_day, do_step, hand_on, steps_of
 from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.schedules import dates_before, due_at
-from ssmd.wiring.system_status import KEY_EXPIRY_NS
 from ssmd.wiring.trading_day import begin, day_procedure, finish
-from ssmd.wiring.views import asking_views
-from ssmd.workflows.orders import Begun, DayOrder, Turn
+from ssmd.workflows.orders import Begun, DayOrder, GapName, RepairOrder, Turn, Unrepaired
 from ssmd.workflows.service import WorkerService
 
 INSTANCE: Final = "main"
@@ -152,9 +152,36 @@ class DayWork:
         self._check(env)
         return "everything" if is_full else "what changed"
 
-    async def expiring_keys(self, env: str) -> list[str]:
+    async def expiring_keys(self, env: str, request: str) -> list[str]:
         self._check(env)
-        return []
+        actor, told = f"schedule:{env}/keys", []
+        async with self._open(actor, request) as procedure:
+            for row in await queries.keys(await procedure.views()):
+                definition = self._document.keys.get(row.name)
+                for one in findings(row, definition.rotation_days if definition else 0, self._clock.now_ns()):
+                    if await journaling.record_expiry(procedure.application, *one, actor):
+                        structlog.get_logger("worker").warning("key-expiry-noticed", what=one.words)
+                    told.append(one.words)
+        return told
+
+    async def unrepaired(self, order: RepairOrder, request: str) -> Unrepaired:
+        self._check(order.env)
+        wanted = gap_repair.Wanted(order.date, order.gap_id, order.settled_s * 10**9)
+        async with self._open(order.actor, request) as procedure:
+            views = await procedure.views()
+            found = await gap_repair.gaps_to_repair(views, procedure.feed, wanted, self._clock.now_ns())
+        names = [GapName(one.connection, one.gap_id, date_of(one.start_ns)) for one in found[: gap_repair.GAPS_MAX]]
+        return Unrepaired(names, len(found) - len(names))
+
+    async def repair(self, order: RepairOrder, gap: GapName, request: str) -> str:
+        self._check(order.env)
+        async with self._open(order.actor, request) as procedure:
+            # Looked at again: somebody may have repaired it since.
+            views = await procedure.views()
+            found = await gap_repair.find_gap(views, procedure.feed, [gap.date], gap.gap_id, gap.connection)
+            if procedure.repair is None:
+                raise Misconfigured(f"nobody can be asked to repair gaps of {order.env}")
+            return await procedure.repair(found)
 
     def _check(self, env: str) -> None:
         if env != self._document.name:
@@ -190,20 +217,6 @@ class EnvironmentWork(DayWork):
         self._check(env)
         actor = f"schedule:{env}/{'sync-full' if is_full else 'sync'}"
         return await sync_words(self._environment, self._variables, self._clock, self._random, actor, is_full=is_full)
-
-    async def expiring_keys(self, env: str) -> list[str]:
-        self._check(env)
-        now_ns = self._clock.now_ns()
-        wanted = [one for one in PROJECTIONS if one.name == "keys"]
-        async with asking_views(self._environment, self._variables, projections=wanted) as views:
-            found = [
-                f"key {one.name} {'has expired' if one.expires_ns <= now_ns else 'expires soon'}: ssmd key rotate {one.name}"
-                for one in await queries.keys(views)
-                if one.status == "set" and one.expires_ns and one.expires_ns < now_ns + KEY_EXPIRY_NS
-            ]
-        for words in found:
-            structlog.get_logger("worker").warning("key-expires", what=words)
-        return found
 
 
 def worker_service(

@@ -35,7 +35,7 @@ class SecmasterSync:
 
 @workflow.defn(name="KeyExpiryCheck")
 class KeyExpiryCheck:
-    """Keys that have expired or soon will, in words."""
+    """Keys that should be replaced, in words; each finding is journaled once for a value (`key.expiry-noticed`)."""
 
     @workflow.run
     async def run(self, env: str) -> list[str]:
@@ -44,6 +44,7 @@ class KeyExpiryCheck:
             env,
             result_type=list[str],
             start_to_close_timeout=timedelta(minutes=5),
+            heartbeat_timeout=timedelta(seconds=20),
             retry_policy=RetryPolicy(maximum_attempts=5),
         )
         return found

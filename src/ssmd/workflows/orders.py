@@ -133,6 +133,60 @@ class SyncOrder:
     patience: Patience = field(default_factory=Patience)
 
 
+@dataclass(frozen=True)
+class RepairOrder:
+    """Have gaps repaired that no connector repaired by itself.
+
+    Attributes:
+        date: of one UTC date only, "" = of the last days. gap_id: this one only.
+        settled_s: for so long at least they are over: before that the connector sees to them itself.
+        actor: who wants it.
+    """
+
+    env: str
+    date: str = ""
+    gap_id: str = ""
+    settled_s: int = 600
+    actor: str = ""
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class GapName:
+    """A gap, by its connection and its id, with a UTC date that it touches."""
+
+    connection: str
+    gap_id: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Unrepaired:
+    """Gaps to repair, in this order; `left_out` more are the next run's."""
+
+    gaps: list[GapName] = field(default_factory=list)
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of a gap: repaired, already (somebody had), nothing (to be had again), refused or failed; and why."""
+
+    gap: GapName
+    result: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class RepairProgress:
+    """How far a repair is: `done` gaps of `of`; `gap` is asked for now; `results`: how many came to which."""
+
+    done: int = 0
+    of: int = 0
+    gap: str = ""
+    results: dict[str, int] = field(default_factory=dict)
+
+
 def workflow_id(env: str, phase: Phase, date: str) -> str:
     """One name per phase of a day: Temporal runs at most one workflow of a name at a time."""
     return f"{env}/day-{phase}/{date}"

@@ -4,6 +4,7 @@
 {env}/sync        SecmasterSync    every few minutes, what changed; skipped while one runs
 {env}/sync-full   SecmasterSync    daily, everything
 {env}/keys        KeyExpiryCheck   daily
+{env}/gaps        GapRepair        every so often; skipped while one runs
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from ssmd.workflows.connection import RPC_TIMEOUT, task_queue, translating
-from ssmd.workflows.orders import SyncOrder, TurnOrder
+from ssmd.workflows.orders import RepairOrder, SyncOrder, TurnOrder
 
-KINDS: Final = ("days", "sync", "sync-full", "keys")
-Kind = Literal["days", "sync", "sync-full", "keys"]
+KINDS: Final = ("days", "sync", "sync-full", "keys", "gaps")
+Kind = Literal["days", "sync", "sync-full", "keys", "gaps"]
 _WORKFLOW: Final[dict[Kind, str]] = {
     "days": "DayTurn",
     "sync": "SecmasterSync",
     "sync-full": "SecmasterSync",
     "keys": "KeyExpiryCheck",
+    "gaps": "GapRepair",
 }
 _NOTE: Final = "made by ssmd env apply, definition "
 
@@ -164,6 +166,8 @@ def _argument(definition: Definition) -> object:
             return SyncOrder(definition.env, is_full=definition.kind == "sync-full")
         case "keys":
             return definition.env
+        case "gaps":
+            return RepairOrder(definition.env, actor=f"schedule:{definition.id}")
 
 
 def _overlap(definition: Definition) -> ScheduleOverlapPolicy:

@@ -22,9 +22,10 @@ from ssmd.workflows.activities import Activities
 from ssmd.workflows.connection import connect, task_queue
 from ssmd.workflows.days import DayEnd, DayRoll, DayStart, DayTurn
 from ssmd.workflows.duties import KeyExpiryCheck, SecmasterSync
+from ssmd.workflows.repairs import GapRepair
 from ssmd.workflows.work import Work
 
-WORKFLOWS: Final[Sequence[type[Any]]] = (DayStart, DayEnd, DayRoll, DayTurn, SecmasterSync, KeyExpiryCheck)
+WORKFLOWS: Final[Sequence[type[Any]]] = (DayStart, DayEnd, DayRoll, DayTurn, SecmasterSync, KeyExpiryCheck, GapRepair)
 ACTIVITIES_MAX: Final = 8
 WORKFLOWS_CACHED: Final = 100
 GRACE_S: Final = 5.0

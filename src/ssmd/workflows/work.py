@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ssmd.workflows.orders import Begun, DayOrder, Turn
+from ssmd.workflows.orders import Begun, DayOrder, GapName, RepairOrder, Turn, Unrepaired
 
 
 class Work(Protocol):
@@ -39,6 +39,14 @@ class Work(Protocol):
         """What the comparison came to, in words."""
         ...
 
-    async def expiring_keys(self, env: str) -> list[str]:
-        """Keys that have expired or soon will, in words."""
+    async def expiring_keys(self, env: str, request: str) -> list[str]:
+        """Keys that should be replaced, in words; each finding is journaled once for a value."""
+        ...
+
+    async def unrepaired(self, order: RepairOrder, request: str) -> Unrepaired:
+        """Gaps that are over and were not repaired, the latest first."""
+        ...
+
+    async def repair(self, order: RepairOrder, gap: GapName, request: str) -> str:
+        """Have the connector repair one; "repaired", "already" or "nothing"."""
         ...

@@ -4,6 +4,9 @@ What waits is kept beside the tape, so that a kill forgets none:
 
     {tape}/repairs.json   the gaps that wait, as a list of `GapToRepair`
 
+That is the first line. The second asks from outside (`ask`, control verb `repair`), for gaps of which the journal knows no
+repair: the list was lost, or given up.
+
 It is an intention and no record. Whether a gap was repaired, and with which trades, the tape itself tells; asking again
 after a kill writes nothing twice (`Repairer`).
 """
@@ -19,15 +22,18 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ssmd.clock import iso_of
 from ssmd.domain.capture import CaptureEvent, GapClosed, GapOpened
-from ssmd.errors import SsmdError, Unavailable
+from ssmd.errors import Rejected, SsmdError, Unavailable
 from ssmd.exchanges.adapter import GapToRepair, Subscription
 from ssmd.identifiers import RandomBytes
 from ssmd.schemas.control import Repair
 from ssmd.schemas.records import WHOLE_CHANNEL
 from ssmd.services.connector.conversation import Conversation
+from ssmd.services.connector.repair_request import RepairRequest, Result
 from ssmd.services.connector.venue import Repairer
 from ssmd.streams.backoff import backoff_s
+from ssmd.streams.tape_files import file_of, first_header, indexes
 
 SETTLE_S: Final = 4.0
 """A gap is repaired so long after it closed for the last ticker so far: by then all frames of its time are on the tape."""
@@ -116,18 +122,22 @@ class GapRepairs:
 
     def _gap_of(self, fact: GapClosed) -> GapToRepair | None:
         """What of the gap can be had again; None = nothing can."""
-        captured = self._subscription.channels
         # A gap whose opening is not known any more is taken for one of all channels: too much is asked, nothing is lost.
         channel = self._channels.get(fact.gap_id, "")
+        return self._repairable(GapToRepair(fact.gap_id, fact.start_ns, fact.end_ns, channel, fact.tickers))
+
+    def _repairable(self, gap: GapToRepair) -> GapToRepair | None:
+        """What of `gap`, as it was told, can be had again; None = nothing can."""
+        captured, channel = self._subscription.channels, gap.channel
         if not channel and TRADE not in captured:
             channel = BOOK
         if channel not in {"", BOOK, TRADE} or (channel and channel not in captured):
             return None
         is_filtered = bool(self._subscription.tickers) or self._subscription.is_followed
-        named = tuple(ticker for ticker in fact.tickers if ticker != WHOLE_CHANNEL)
-        if not named and fact.tickers and is_filtered:
+        named = tuple(ticker for ticker in gap.tickers if ticker != WHOLE_CHANNEL)
+        if not named and gap.tickers and is_filtered:
             return None  # it concerned channels without a ticker filter alone
-        return GapToRepair(fact.gap_id, fact.start_ns, fact.end_ns, channel, named)
+        return gap._replace(channel=channel, tickers=named)
 
     def _add(self, gap: GapToRepair, tries: int = 0, after_s: float = 0.0) -> None:
         before = self._waiting.pop(gap.gap_id, None)
@@ -142,6 +152,33 @@ class GapRepairs:
         self._waiting[gap.gap_id] = _Waiting(gap, due_s, tries)
         if len(self._waiting) > WAITING_MAX:
             self._give_up(self._waiting.pop(next(iter(self._waiting))).gap, f"more than {WAITING_MAX} gaps wait")
+
+    async def ask(self, wanted: RepairRequest) -> Result:
+        """Repair a gap now, on somebody's word; what comes of it is on the tape when this returns.
+
+        Raises:
+            Rejected: for good; nothing was written.
+            Unavailable: not now: no session is open, or the venue does not answer.
+        """
+        if self._repairer is None:
+            raise Rejected("no-repairer", "of this venue nothing can be had again")
+        if self._talk() is None:
+            raise Unavailable("no session is open to write a repair to", mend="ssmd connector status")
+        gap = self._repairable(GapToRepair(wanted.gap_id, wanted.start_ns, wanted.end_ns, wanted.channel, wanted.tickers))
+        if gap is None:
+            return "nothing"
+        since_ns = await asyncio.to_thread(_tape_since_ns, self._directory)
+        if gap.start_ns < since_ns:
+            # What was received then cannot be told from what was missed any more: trades would come twice.
+            raise Rejected(
+                "gap-before-tape",
+                f"gap {gap.gap_id} began at {iso_of(gap.start_ns)}, the tape reaches back to {iso_of(since_ns)}",
+                mend="ssmd data backfill",
+            )
+        written = await self._repairer.repair(gap, self._directory, self._write)
+        self.repaired += written > 0
+        self._log.info("gap-repair-asked", gap=gap.gap_id, entries=written)
+        return "repaired" if written else "already"
 
     # The task
 
@@ -225,3 +262,9 @@ class GapRepairs:
         except (OSError, msgspec.DecodeError) as error:
             self._log.warning("repairs-not-known", reason=str(error))
             return []
+
+
+def _tape_since_ns(directory: Path) -> int:
+    """Receive time of the first entry the tape still has; 0 = it has none."""
+    headers = (first_header(file_of(directory, index)) for index in indexes(directory))
+    return next((header.first_ts_ns for header in headers if header is not None), 0)
