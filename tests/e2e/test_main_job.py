@@ -11,6 +11,7 @@ import subprocess
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,8 +27,10 @@ from ssmd.projections.manifest_sink import ManifestSink
 from ssmd.projections.views import PROJECTIONS, fold_views
 from ssmd.schemas.raw_line import read_lines
 from ssmd.schemas.records import BookDelta, BookSnapshot, Record
+from ssmd.services.folding import IDS_SHOWN_MAX
 from ssmd.services.simulator.seeded_capture import write_seeded_capture
 from ssmd.settings import Workspace
+from ssmd.streams.journal import RecordedEvent
 from ssmd.wiring.backends import reading_journal
 from ssmd.wiring.environment import resolve_environment
 
@@ -55,6 +58,7 @@ async def test_the_main_job_holds_its_promises(kind: str, tmp_path: Path, reques
     check_normalizing_again_gives_the_same_records(job)
     check_capnp_reads_every_segment(job)
     await check_rebuilt_answers_and_manifests_are_equal(job)
+    await check_one_request_is_followed_through_logs_and_journal(job)
 
 
 def check_frames_are_archived_verbatim(job: MainJob) -> None:
@@ -181,6 +185,42 @@ async def check_rebuilt_answers_and_manifests_are_equal(job: MainJob) -> None:
     wanted = {str(Path(path).relative_to(root)): Path(path).read_bytes() for path in job.report["manifests"]}
     rebuilt = {key: await storage.get(key) async for key in storage.list()}
     assert rebuilt == wanted
+
+
+async def check_one_request_is_followed_through_logs_and_journal(job: MainJob) -> None:
+    """The end of the day: its id leads from the event that asks for it to each process that did something for it."""
+    environment = resolve_environment(Workspace(job.workspace), "demo", date_of(SystemClock().now_ns()))
+    async with reading_journal(environment, {}) as journal:
+        everything = [one async for batch in journal.replay() for one in batch if isinstance(one, RecordedEvent)]
+    (asked,) = [one.envelope for one in everything if one.envelope.type == "trading-day.end-requested.v1"]
+    events = {one.envelope.id: one for one in everything if one.envelope.correlation_id == asked.correlation_id}
+    logs = {path.stem: logged(path) for path in (environment.directory / "logs").glob("*.log")}
+    of_request = {
+        name: [line for line in lines if line.get("correlation_id") == asked.correlation_id] for name, lines in logs.items()
+    }
+    for name in ("raw-archiver", "normalized-archiver", "projector"):
+        assert [line["verb"] for line in of_request[name] if line["event"] == "asked"] == ["flush"], name
+    # What was not sealed until then was sealed for this request, and both sides say so alike.
+    for name in ("raw-archiver", "normalized-archiver"):
+        appended = [line for line in of_request[name] if line["event"] == "appended"]
+        told = {event_id: line for line in appended for event_id in line["event_ids"]}
+        sealed = {key: one for key, one in events.items() if one.envelope.actor == f"{name}:main"}
+        assert told.keys() == sealed.keys()
+        assert any(one.envelope.type == "archive.segment-sealed.v1" for one in sealed.values())
+        for key, one in sealed.items():
+            assert told[key]["causation_id"] == one.envelope.causation_id
+            assert told[key]["position"] >= one.position > told[key]["position"] - told[key]["events"]
+    # And the projector tells of each event when it is in the views.
+    folded = [line for line in logs["projector"] if line["event"] == "folded"]
+    for key, one in events.items():
+        commit = next(line for line in folded if line["first"] <= one.position <= line["position"])
+        ids = [commit["correlation_id"]] if "correlation_id" in commit else commit["correlation_ids"]
+        assert asked.correlation_id in ids or len(ids) == IDS_SHOWN_MAX
+        assert key in commit["event_ids"] or commit["events"] > IDS_SHOWN_MAX
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
 
 def to_json(value: object) -> object:
