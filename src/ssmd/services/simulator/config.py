@@ -79,8 +79,8 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         on_drop: what follows when a client leaves in the middle of a capture connection: `resume` gives the next
             handshake the rest of it, from the frame after the last one handed to the socket (frames in flight are lost,
             which is the point); `restart` begins it again; `next` goes on with the next one.
-        seed, markets, rate, roll_s, determine_s, settle_s, depth, keeps_thursdays, trades_kept, start_ns: of
-            the model (`ModelSettings`); start_ns 0 = now.
+        seed, markets, combos, rate, roll_s, determine_s, settle_s, depth, keeps_thursdays, trades_kept,
+            start_ns: of the model (`ModelSettings`); start_ns 0 = now.
         preset: a load made of measured figures (`model_settings.with_preset`), in place of rate (and for "exchange", of
             markets, depth and roll_s).
         history_s: so much model time has passed already when it starts to serve: there are trades and candles of before.
@@ -110,6 +110,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     on_drop: Literal["resume", "next", "restart"] = "resume"
     seed: int = 1
     markets: int = 20
+    combos: int = 0
     rate: int = 200
     roll_s: int = 120
     determine_s: int = 10
@@ -160,6 +161,7 @@ def check(config: SimulatorConfig) -> None:
     for name, least, most in (
         ("port", 0, 65_535),
         ("markets", 1, 100_000),
+        ("combos", 0, 100_000),
         ("rate", 1, 1_000_000),
         ("roll_s", 1, 10**9),
         ("ping_s", 1, 3_600),

@@ -301,6 +301,7 @@ def _model_settings(config: SimulatorConfig, now_ns: int) -> ModelSettings:
         depth=config.depth,
         keeps_thursdays=config.keeps_thursdays,
         trades_kept=config.trades_kept,
+        combos=config.combos,
     )
     return with_preset(settings, config.preset)
 

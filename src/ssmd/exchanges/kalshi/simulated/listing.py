@@ -10,6 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from ssmd.exchanges.kalshi.combos import is_combo
+
 SECOND_NS = 1_000_000_000
 _DAY_NS = 86_400 * SECOND_NS
 _EASTERN = timedelta(hours=-5)  # tickers carry Eastern Time; a model needs no daylight saving
@@ -35,6 +37,21 @@ class Event(NamedTuple):
     strike_ns: int
 
 
+class Leg(NamedTuple):
+    """One part of a combo: a side of another market."""
+
+    event_ticker: str
+    market_ticker: str
+    side: str
+
+
+class Combo(NamedTuple):
+    """What a combo is made of."""
+
+    collection: str
+    legs: tuple[Leg, ...]
+
+
 class MarketSpec(NamedTuple):
     """What never changes of one market.
 
@@ -44,6 +61,7 @@ class MarketSpec(NamedTuple):
         floor_strike: JSON number text, "" without.
         open_ns, close_ns: trading from (inclusive) to (exclusive).
         rolling: the slot's next market opens when this one closes.
+        combo: its legs; None = it is none.
     """
 
     ticker: str
@@ -58,6 +76,7 @@ class MarketSpec(NamedTuple):
     open_ns: int
     close_ns: int
     rolling: bool
+    combo: Combo | None = None
 
 
 _ROLLING = ("BTC", "ETH", "SOL", "XRP", "DOGE")
@@ -77,6 +96,8 @@ def is_rolling(slot: int) -> bool:
 
 def series_of(event: Event) -> Series:
     """The series an event made here belongs to."""
+    if is_combo(event.series):
+        return Series(event.series, "Combo", "Exotics", "custom")
     for series in _LONG:
         if series.ticker == event.series:
             return series

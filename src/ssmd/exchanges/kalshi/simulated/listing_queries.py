@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from ssmd.exchanges.kalshi.combos import is_combo
+
 Row = TypeVar("Row")
 
 STATUSES = {
@@ -131,6 +133,18 @@ def bounds(query: Mapping[str, str], name: str) -> tuple[int, int]:
         whole(least, f"min_{middle}ts") if least else -(1 << 62),
         whole(most, f"max_{middle}ts") if most else 1 << 62,
     )
+
+
+def takes_combo(query: Mapping[str, str], ticker: str) -> bool:
+    """Whether `mve_filter` lets the market through.
+
+    Raises:
+        BadParameter: it is neither "only" nor "exclude".
+    """
+    wanted = query.get("mve_filter", "")
+    if wanted not in {"", "only", "exclude"}:
+        raise _bad(f"invalid mve_filter {wanted!r}")
+    return not wanted or is_combo(ticker) == (wanted == "only")
 
 
 def check_pairing(query: Mapping[str, str]) -> None:

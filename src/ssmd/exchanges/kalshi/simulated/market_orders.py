@@ -11,14 +11,16 @@ from typing import Literal
 
 import msgspec
 
+from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.exchanges.kalshi.simulated import wire
+from ssmd.exchanges.kalshi.simulated.combos import groups_of
 from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, added_market
 from ssmd.exchanges.kalshi.simulated.market import ONE_DOLLAR, Market
 from ssmd.exchanges.kalshi.simulated.order_flow import MarketModel
 from ssmd.exchanges.kalshi.simulated.wire import Message
 
 MarketChange = Literal["pause", "resume", "close", "extend", "determine", "dispute", "amend", "regrid", "rename", "vanish"]
-VenueChange = Literal["list", "fee-change", "pause-trading", "pause-exchange", "resume-exchange"]
+VenueChange = Literal["list", "combo", "fee-change", "pause-trading", "pause-exchange", "resume-exchange"]
 
 
 class VenueOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,8 +31,8 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             come), `close` (the close time moves to now, then it closes), `extend` (the close time moves by `for_s`; a
             closed one trades again), `determine` (closes too; with `result`), `dispute` a determined one, `amend` a
             disputed one (to `result`), `regrid` (price steps of 0.01 become 0.001), `rename` (metadata), `vanish`
-            (no list has it any more, nobody is told). Of the venue: `list` new markets, `fee-change` of an event,
-            `pause-trading` and `pause-exchange` for `for_s` seconds, `resume-exchange`.
+            (no list has it any more, nobody is told). Of the venue: `list` new markets, mint a `combo` of open ones,
+            `fee-change` of an event, `pause-trading` and `pause-exchange` for `for_s` seconds, `resume-exchange`.
         ticker: the market, "" = the first `count` that the change fits.
         count: how many markets.
         at_s: model seconds after the start; 0 = at once.
@@ -87,8 +89,13 @@ def apply(model: MarketModel, order: VenueOrder) -> list[Message]:
         case "list":
             for _ in range(order.count):
                 _list(model, out)
+        case "combo":
+            groups = groups_of(model.markets.values())
+            for _ in range(order.count):
+                if not model.mint(out, groups):
+                    raise NothingFits("combo: no two events have open markets")
         case "fee-change":
-            event = order.ticker or next(iter(model.events))
+            event = order.ticker or next(name for name in model.events if not is_combo(name))
             out.append(wire.fee_message(event))
         case "resume-exchange":
             model.hours.resume()
@@ -120,16 +127,16 @@ def _change(model: MarketModel, market: Market, order: VenueOrder, out: list[Mes
         case "resume":
             _activate(model, market, out)
         case "close":
-            _move_close(market, now_ns, out)
+            model.move_close(market, now_ns, out)
             model.close(market, now_ns, out)
         case "extend":
-            _move_close(market, market.spec.close_ns + order.for_s * SECOND_NS, out)
+            model.move_close(market, market.spec.close_ns + order.for_s * SECOND_NS, out)
             model.plan(market.spec.close_ns, "close", market)
             if market.phase == "closed":
                 _activate(model, market, out)
         case "determine":
             if market.phase != "closed":
-                _move_close(market, now_ns, out)
+                model.move_close(market, now_ns, out)
                 model.close(market, now_ns, out)
             model.determine(market, order.result, now_ns, out, order.value)
         case "vanish":
@@ -149,7 +156,7 @@ def _change_quietly(model: MarketModel, market: Market, order: VenueOrder, out: 
             market.phase = "amended"
         case "regrid":
             market.spec = market.spec._replace(tick=10)
-            structure, ranges = wire.price_grid(10)
+            structure, ranges = wire.price_grid(market.spec)
             fields = {"price_level_structure": structure, "price_ranges": ranges}
             out.append(wire.lifecycle_message(ticker, "price_level_structure_updated", fields))
         case "rename":
@@ -165,12 +172,6 @@ def _activate(model: MarketModel, market: Market, out: list[Message]) -> None:
     out.append(wire.lifecycle_message(market.spec.ticker, "activated", {"is_deactivated": False}))
     model.orders.drain(market, model.now_ns, out)
     model.orders.fill(market, model.now_ns, out)
-
-
-def _move_close(market: Market, close_ns: int, out: list[Message]) -> None:
-    market.spec = market.spec._replace(close_ns=close_ns)
-    fields = {"close_ts": close_ns // SECOND_NS}
-    out.append(wire.lifecycle_message(market.spec.ticker, "close_date_updated", fields))
 
 
 def _list(model: MarketModel, out: list[Message]) -> None:

@@ -34,6 +34,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         depth: levels a side when a book is first filled.
         trades_kept: the latest trades REST still knows.
         keeps_thursdays: trading pauses each Thursday from 03:00 to 05:00 Eastern Time.
+        combos: so many are open at the start, quoted and not traded; more come on demand (`market_orders`).
     """
 
     seed: int
@@ -49,21 +50,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     depth: int = 20
     trades_kept: int = 20_000
     keeps_thursdays: bool = False
+    combos: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "markets",
-            "rate",
-            "roll_s",
-            "lead_s",
-            "empty_snapshot_ms",
-            "determine_s",
-            "settle_s",
-            "depth",
-            "trades_kept",
-        ):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.combos < 0:
+            raise ValueError(f"combos is {self.combos}; expected 0 or more")
         if self.lead_s > self.roll_s:
             raise ValueError(f"lead_s is {self.lead_s}; expected at most roll_s, {self.roll_s}")
 

@@ -12,10 +12,12 @@ import heapq
 import uuid
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
 from ssmd.exchanges.kalshi.simulated import pacing, wire
+from ssmd.exchanges.kalshi.simulated.combos import Combos, groups_of, worth
 from ssmd.exchanges.kalshi.simulated.exchange_hours import ExchangeHours
 from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, Event, MarketSpec, is_rolling, long_market, rolling_market
 from ssmd.exchanges.kalshi.simulated.market import ONE_DOLLAR, Market, Trade
@@ -61,6 +63,10 @@ class MarketModel:
         self._members: dict[str, int] = {}
         self._weights = list(accumulate(weights(settings.markets)))
         self._slots: list[Market] = [self._first(slot) for slot in range(settings.markets)]
+        self.combos = Combos(self.random)
+        groups = groups_of(self.markets.values()) if settings.combos else []
+        for _ in range(settings.combos):
+            self.mint(None, groups)
 
     def step(self) -> list[Message]:
         """Go on by one step, to `next_ns`, and say what happened, in order."""
@@ -134,9 +140,23 @@ class MarketModel:
             self.plan(spec.close_ns - self.settings.lead_s * SECOND_NS, "successor", market)
         return market
 
+    def mint(self, out: list[Message] | None, groups: Sequence[Sequence[Market]]) -> bool:
+        """List a combo of `groups_of` markets, with quotes; `out` None = nobody is told. False = there are too few."""
+        spec = self.combos.mint(groups, self.now_ns)
+        if spec is None:
+            return False
+        market = self.enlist(spec)
+        market.phase = "active"
+        if out is not None:
+            out += [wire.event_message(spec.event), wire.created_message(spec)]
+            out.append(wire.lifecycle_message(spec.ticker, "activated", {"is_deactivated": False}))
+        self.orders.fill(market, self.now_ns, out)
+        return True
+
     def delist(self, ticker: str) -> None:
         """Take a market off every list; says nothing to anybody."""
         gone = self.markets.pop(ticker)
+        self.combos.forget(gone.spec)
         if gone.phase == "active":
             gone.phase = "initialized"  # its slot takes no orders any more
         event = gone.spec.event.ticker
@@ -177,7 +197,10 @@ class MarketModel:
         if what == "close" and market.phase not in _ENDED and market.spec.close_ns <= now_ns:
             self.close(market, now_ns, out)
         elif what == "determine" and market.phase == "closed":
-            self.determine(market, "", now_ns, out)
+            if market.spec.combo is None:
+                self.determine(market, "", now_ns, out)
+            else:
+                self._judge(market, now_ns, out)
         elif what == "settle" and market.phase in {"determined", "amended"}:
             self._settle(market, now_ns, out)
 
@@ -216,6 +239,28 @@ class MarketModel:
         }
         out.append(wire.lifecycle_message(market.spec.ticker, "determined", fields))
         self.plan(now_ns + self.settings.settle_s * SECOND_NS, "settle", market)
+        for ticker in self.combos.of_leg(market.spec.ticker):
+            combo = self.markets[ticker]
+            if combo.phase in {"active", "inactive"} and self._worth(combo) is not None:
+                self.move_close(combo, now_ns, out)
+                self.close(combo, now_ns, out)
+
+    def _worth(self, combo: Market) -> int | None:
+        return None if combo.spec.combo is None else worth(combo.spec.combo, self.markets)
+
+    def _judge(self, combo: Market, now_ns: int, out: list[Message]) -> None:
+        """Determine a combo by its legs, later where one is still open."""
+        value = self._worth(combo)
+        if value is None:
+            self.plan(now_ns + SECOND_NS, "determine", combo)
+        else:
+            self.determine(combo, {0: "no", ONE_DOLLAR: "yes"}.get(value, "scalar"), now_ns, out, value)
+
+    def move_close(self, market: Market, close_ns: int, out: list[Message]) -> None:
+        """Have the market close at another time."""
+        market.spec = market.spec._replace(close_ns=close_ns)
+        fields = {"close_ts": close_ns // SECOND_NS}
+        out.append(wire.lifecycle_message(market.spec.ticker, "close_date_updated", fields))
 
     def _settle(self, market: Market, now_ns: int, out: list[Message]) -> None:
         market.phase = "finalized"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote
 
+from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.exchanges.kalshi.simulated import listing_queries as queries
 from ssmd.exchanges.kalshi.simulated import rest_objects as objects
 from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, Event, series_of
@@ -50,7 +51,7 @@ class RestCalls:
             ("series",): self._series_list,
             ("events",): self._events,
             ("markets",): self._markets,
-            ("events", "multivariate"): lambda _: Answer(200, {"events": [], "cursor": ""}),
+            ("events", "multivariate"): self._combo_events,
             ("markets", "trades"): self._history.live_trades,
             ("markets", "candlesticks"): self._history.many_candles,
             ("markets", "orderbooks"): self._orderbooks,
@@ -139,22 +140,46 @@ class RestCalls:
 
         def fits(event: Event) -> bool:
             return (
-                (not series or event.series == series)
+                not is_combo(event.ticker)
+                and (not series or event.series == series)
                 and (tickers is None or event.ticker in tickers)
                 and (statuses is None or any(held.phase in statuses for held in members.get(event.ticker, ())))
                 and any(_is_after(held, closing, updated) for held in members.get(event.ticker, ()))
             )
 
         shown, cursor = queries.cut(self._listed.events.values(), lambda event: event.ticker, fits, wanted)
-        nested = query.get("with_nested_markets") == "true"
-        bodies = []
-        for event in shown:
-            body = self._event_body(event)
-            if nested:
-                body["markets"] = [self._market(held) for held in members.get(event.ticker, ())]
-            bodies.append(body)
+        bodies = self._event_bodies(shown, members, query)
         milestones: dict[str, object] = {"milestones": []} if query.get("with_milestones") == "true" else {}
         return Answer(200, {"events": bodies, **milestones, "cursor": cursor})
+
+    def _combo_events(self, query: Query) -> Answer:
+        wanted = queries.page(query, "GetMultivariateEvents", default=100, maximum=200)
+        series, collection = query.get("series_ticker", ""), query.get("collection_ticker", "")
+        if series and collection:
+            raise BadParameter(
+                {"error": {"code": "bad_request", "message": "bad request", "details": "series_ticker or collection_ticker"}}
+            )
+        members = self._members()
+
+        def fits(event: Event) -> bool:
+            combos = (held.spec.combo for held in members.get(event.ticker, ()))
+            return (
+                is_combo(event.ticker)
+                and (not series or event.series == series)
+                and (not collection or any(combo is not None and combo.collection == collection for combo in combos))
+            )
+
+        shown, cursor = queries.cut(self._listed.events.values(), lambda event: event.ticker, fits, wanted)
+        return Answer(200, {"events": self._event_bodies(shown, members, query), "cursor": cursor})
+
+    def _event_bodies(
+        self, events: Iterable[Event], members: Mapping[str, list[Market]], query: Query
+    ) -> list[dict[str, object]]:
+        bodies = [self._event_body(event) for event in events]
+        if query.get("with_nested_markets") == "true":
+            for body in bodies:
+                body["markets"] = [self._market(held) for held in members.get(str(body["event_ticker"]), ())]
+        return bodies
 
     def _event(self, ticker: str, query: Query) -> Answer:
         event = self._listed.events.get(ticker)
@@ -183,7 +208,7 @@ class RestCalls:
                 and within(held)
                 and self._history.is_live(held)
                 and self._is_listed(held)
-                and query.get("mve_filter") != "only"  # this venue makes no combos
+                and queries.takes_combo(query, held.spec.ticker)
             )
 
         shown, cursor = queries.cut(self._listed.markets.values(), lambda held: held.spec.ticker, fits, wanted)

@@ -90,7 +90,7 @@ class History:
                 and (tickers is None or held.spec.ticker in tickers)
                 and (not event or held.spec.event.ticker == event)
                 and (not series or held.spec.event.series == series)
-                and query.get("mve_filter") != "only"
+                and queries.takes_combo(query, held.spec.ticker)
             )
 
         shown, cursor = queries.cut(self._listed.markets.values(), lambda held: held.spec.ticker, fits, wanted)

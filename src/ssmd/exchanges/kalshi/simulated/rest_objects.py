@@ -9,7 +9,7 @@ import msgspec
 from ssmd.exchanges.kalshi.simulated.candles import Candle, Spread
 from ssmd.exchanges.kalshi.simulated.listing import Event, Series
 from ssmd.exchanges.kalshi.simulated.market import ONE_DOLLAR, Market, Trade
-from ssmd.exchanges.kalshi.simulated.wire import price, price_grid, rfc3339, size
+from ssmd.exchanges.kalshi.simulated.wire import custom_strike, exchange_index, price, price_grid, rfc3339, size
 
 _CONTRACT = "https://kalshi-public-docs.s3.amazonaws.com/contract_terms"
 
@@ -18,14 +18,14 @@ def market(held: Market, settlement_timer_s: int) -> dict[str, object]:
     """A market as `/markets/{ticker}` has it; no `series_ticker` (it stands in the event)."""
     spec = held.spec
     bid, no_bid = held.best_yes, held.best_no
-    structure, ranges = price_grid(spec.tick)
+    structure, ranges = price_grid(spec)
     close = rfc3339(spec.close_ns)
     body: dict[str, object] = {
         "can_close_early": True,
         "close_time": close,
         "created_time": rfc3339(spec.created_ns),
         "event_ticker": spec.event.ticker,
-        "exchange_index": 0,
+        "exchange_index": exchange_index(spec.ticker),
         "expected_expiration_time": close,
         "expiration_time": close,
         "expiration_value": "",
@@ -63,6 +63,11 @@ def market(held: Market, settlement_timer_s: int) -> dict[str, object]:
     }
     if spec.floor_strike:
         body["floor_strike"] = msgspec.Raw(spec.floor_strike.encode())
+    if spec.combo is not None:
+        body["custom_strike"] = custom_strike(spec)
+        body["is_provisional"] = True
+        body["mve_collection_ticker"] = spec.combo.collection
+        body["mve_selected_legs"] = [leg._asdict() for leg in spec.combo.legs]
     if held.result:
         body["settlement_value_dollars"] = price(held.settlement)
     if held.settled_ns:
@@ -99,7 +104,7 @@ def event(held: Event, category: str, updated_ns: int) -> dict[str, object]:
         "category": category,
         "collateral_return_type": "",
         "event_ticker": held.ticker,
-        "exchange_index": 0,
+        "exchange_index": exchange_index(held.ticker),
         "last_updated_ts": rfc3339(updated_ns),
         "mutually_exclusive": False,
         "series_ticker": held.series,
@@ -120,7 +125,7 @@ def series(held: Series, updated_ns: int) -> dict[str, object]:
         "categories": [held.category],
         "contract_terms_url": f"{_CONTRACT}/{held.ticker}.pdf",
         "contract_url": f"{_CONTRACT}/{held.ticker}.pdf",
-        "exchange_index": 0,
+        "exchange_index": exchange_index(held.ticker),
         "fee_multiplier": 1,
         "fee_type": "quadratic",
         "frequency": held.frequency,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.exchanges.kalshi.simulated.listing import SECOND_NS, Event, MarketSpec
 from ssmd.exchanges.kalshi.simulated.market import ONE_DOLLAR, Market, Trade
 
@@ -127,21 +128,48 @@ def trade_message(trade: Trade) -> Message:
     return Message("trade", "trade", trade.ticker, body.encode())
 
 
-def price_grid(tick: int) -> tuple[str, list[dict[str, str]]]:
+def price_grid(spec: MarketSpec) -> tuple[str, list[dict[str, str]]]:
     """Name and ranges of a market's price grid."""
-    name = "linear_cent" if tick == 100 else "deci_cent"
-    return name, [{"start": "0.0000", "end": "1.0000", "step": price(tick)}]
+    if spec.combo is not None:
+        bounds = ((0, 100, 1), (100, 9_900, spec.tick), (9_900, ONE_DOLLAR, 1))
+        ranges = [{"start": price(start), "end": price(end), "step": price(step)} for start, end, step in bounds]
+        return "center_deci_edge_centi_cent", ranges
+    name = "linear_cent" if spec.tick == 100 else "deci_cent"
+    return name, [{"start": "0.0000", "end": "1.0000", "step": price(spec.tick)}]
+
+
+def exchange_index(ticker: str) -> int:
+    """The matching engine of an event or market: combos have their own (changelog of 2026-08-24)."""
+    return int(is_combo(ticker))
+
+
+def custom_strike(spec: MarketSpec) -> dict[str, str]:
+    """A combo's legs once more, as comma lists; {} for others."""
+    if spec.combo is None:
+        return {}
+    legs = spec.combo.legs
+    return {
+        "Associated Events": ",".join(leg.event_ticker for leg in legs),
+        "Associated Market Sides": ",".join(leg.side for leg in legs),
+        "Associated Markets": ",".join(leg.market_ticker for leg in legs),
+        "Multivariate Event Ticker": spec.event.ticker,
+    }
 
 
 def lifecycle_message(ticker: str, event_type: str, fields: Mapping[str, object]) -> Message:
-    """A `market_lifecycle_v2`; `event_type` stands last, as in real frames."""
+    """A `market_lifecycle_v2`, of a combo its own channel's; `event_type` stands last, as in real frames."""
     body = _json.encode({"market_ticker": ticker, **fields, "event_type": event_type})
-    return Message("market_lifecycle_v2", "market_lifecycle_v2", "", body)
+    channel = _channel(ticker)
+    return Message(channel, channel, "", body)
+
+
+def _channel(ticker: str) -> str:
+    return "multivariate_market_lifecycle" if is_combo(ticker) else "market_lifecycle_v2"
 
 
 def created_message(spec: MarketSpec) -> Message:
     """The lifecycle message that announces a market."""
-    structure, ranges = price_grid(spec.tick)
+    structure, ranges = price_grid(spec)
     metadata: dict[str, object] = {
         "name": spec.yes_sub_title,
         "title": spec.title,
@@ -156,10 +184,12 @@ def created_message(spec: MarketSpec) -> Message:
     }
     if spec.floor_strike:
         metadata["floor_strike"] = msgspec.Raw(spec.floor_strike.encode())
+    if spec.combo is not None:
+        metadata["custom_strike"] = custom_strike(spec)
     fields = {
         "open_ts": spec.open_ns // SECOND_NS,
         "close_ts": spec.close_ns // SECOND_NS,
-        "exchange_index": 0,
+        "exchange_index": exchange_index(spec.ticker),
         "price_level_structure": structure,
         "price_ranges": ranges,
         "additional_metadata": metadata,
@@ -171,14 +201,14 @@ def event_message(event: Event) -> Message:
     """An `event_lifecycle`."""
     body = {
         "event_ticker": event.ticker,
-        "exchange_index": 0,
+        "exchange_index": exchange_index(event.ticker),
         "title": event.title,
         "subtitle": event.subtitle,
         "collateral_return_type": "",
         "series_ticker": event.series,
         "strike_date": event.strike_ns // SECOND_NS,
     }
-    return Message("market_lifecycle_v2", "event_lifecycle", "", _json.encode(body))
+    return Message(_channel(event.ticker), "event_lifecycle", "", _json.encode(body))
 
 
 def fee_message(event_ticker: str) -> Message:
