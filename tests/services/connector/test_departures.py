@@ -9,6 +9,7 @@ import structlog
 
 from ssmd.domain.capture import GapClosed, GapOpened
 from ssmd.errors import Unavailable
+from ssmd.exchanges.adapter import Subscription
 from ssmd.schemas.control import MarketsLeft
 from ssmd.services.connector import departures
 from ssmd.services.connector.departures import SETTLE_S, Departures
@@ -30,7 +31,8 @@ def left(*tickers: str, gap_id: str = "7-9", channel: str = "") -> MarketsLeft:
 
 def told(found: Departures, *wanted: str, age_s: float = SETTLE_S) -> list[MarketsLeft]:
     facts: list[MarketsLeft] = []
-    found.tell(age_s, frozenset(wanted), facts.append)
+    found.want(wanted)
+    found.tell(age_s, facts.append)
     return facts
 
 
@@ -71,9 +73,22 @@ def test_what_could_not_be_written_is_due_again(tmp_path: Path) -> None:
     def full(_: MarketsLeft) -> None:
         raise Unavailable("the disk is full")
 
-    with pytest.raises(Unavailable):
-        found.tell(SETTLE_S, frozenset(), full)
+    found.want(())
+    found.tell(SETTLE_S, full)
     assert told(found) == [left("A")]
+
+
+def test_a_session_knows_whom_it_wants_from_its_subscription(tmp_path: Path) -> None:
+    def found_for(subscription: Subscription) -> list[MarketsLeft]:
+        found, facts = Departures(tmp_path, LOG), list[MarketsLeft]()
+        found.captures(subscription)
+        found.offer([opened("A", "B")])
+        found.tell(SETTLE_S, facts.append)
+        return facts
+
+    assert found_for(Subscription(("trade",), ())) == []  # all markets there are
+    assert found_for(Subscription(("trade",), ("A",))) == [left("B")]
+    assert found_for(Subscription(("trade",), (), is_followed=True)) == [left("A", "B")]
 
 
 def test_many_tickers_come_in_several_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ PLACED_S: Final = 60.0
 """After so long a connection should have all of its markets."""
 BURST_S: Final = 0.5
 """How much of the budget may be spent at once."""
+SILENT: Final[dict[str, int | str]] = {"unplaced": 0, "commands_waiting": 0}
 
 
 class News(NamedTuple):
@@ -63,9 +64,18 @@ class Conversation:
     @property
     def complaint(self) -> str:
         """What has been wrong for too long, "" = nothing."""
-        if self._loop.time() - self._began_s < PLACED_S or not self.protocol.unplaced:
+        if self.age_s < PLACED_S or not self.protocol.unplaced:
             return ""
         return f"{self.protocol.unplaced} markets are not subscribed"
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has been open."""
+        return self._loop.time() - self._began_s
+
+    def stats(self) -> dict[str, int | str]:
+        """For `Health.stats`; without a conversation they are `SILENT`."""
+        return {"unplaced": self.protocol.unplaced, "commands_waiting": len(self._waiting)}
 
     def open(self) -> None:
         """Say the first words."""
@@ -118,11 +128,6 @@ class Conversation:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
-
-    @property
-    def waiting(self) -> int:
-        """Commands not yet sent."""
-        return len(self._waiting)
 
     def say(self, commands: Iterable[bytes]) -> None:
         """Send in order, each on the tape first."""

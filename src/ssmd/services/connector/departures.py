@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from ssmd.domain.capture import CaptureEvent, GapClosed, GapOpened
+from ssmd.errors import Unavailable
+from ssmd.exchanges.adapter import Subscription
 from ssmd.schemas.control import MarketsLeft
 from ssmd.schemas.records import WHOLE_CHANNEL
 
@@ -41,18 +44,29 @@ class _Hole(msgspec.Struct):
 
 
 class Departures:
-    """See the module. `offer` from the follower, `tell` about once a second while a session is open."""
+    """See the module. `captures` at a session's start and `want` later, `offer` from the follower, `tell` every second."""
 
     def __init__(self, directory: Path, log: Any) -> None:
         self._path = directory / "departures.json"
         self._log = log
         self._holes: dict[str, _Hole] = {hole.gap_id: hole for hole in self._kept()}
         self._told: set[tuple[str, str]] = set()
+        # None = all there are.
+        self._wanted: AbstractSet[str] | None = None
 
     @property
     def waiting(self) -> int:
         """Tickers, each once a hole, that have not come back."""
         return sum(len(hole.tickers) for hole in self._holes.values())
+
+    def captures(self, subscription: Subscription) -> None:
+        """What the session that begins captures."""
+        is_chosen = subscription.is_followed or bool(subscription.tickers)
+        self._wanted = frozenset(subscription.tickers) if is_chosen else None
+
+    def want(self, tickers: Iterable[str]) -> None:
+        """From now on these markets."""
+        self._wanted = frozenset(tickers)
 
     def offer(self, facts: Iterable[CaptureEvent]) -> None:
         """Take facts, in tape order; never waits."""
@@ -87,14 +101,14 @@ class Departures:
             del self._holes[fact.gap_id]
         return bool(closed) and not hole.channel
 
-    def tell(self, age_s: float, wanted: AbstractSet[str], write: Callable[[MarketsLeft], None]) -> None:
-        """Write what is due in a session that old, which wants these markets; each ticker of a hole once.
-
-        Raises:
-            Unavailable: as `write` does; the rest is due again.
-        """
-        if age_s < SETTLE_S:
+    def tell(self, age_s: float, write: Callable[[MarketsLeft], None]) -> None:
+        """Write what is due in a session that old; each ticker of a hole once. What cannot be written is due again."""
+        if self._wanted is None or age_s < SETTLE_S or not self._holes:
             return
+        with suppress(Unavailable):
+            self._tell(self._wanted, write)
+
+    def _tell(self, wanted: AbstractSet[str], write: Callable[[MarketsLeft], None]) -> None:
         for hole in tuple(self._holes.values()):
             left = sorted(ticker for ticker in hole.tickers if ticker not in wanted and (hole.gap_id, ticker) not in self._told)
             for at in range(0, len(left), TICKERS_MAX):

@@ -7,7 +7,7 @@ The socket loop waits for none of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,12 @@ from ssmd.domain.capture import CaptureEvent
 from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.exchanges.adapter import Mapper
 from ssmd.identifiers import RandomBytes
-from ssmd.schemas.control import AnyFact, ClockStepped, Connected, Disconnected, PreviousSession
+from ssmd.schemas.control import AnyFact, Connected, Disconnected, PreviousSession
 from ssmd.services.component import Health
 from ssmd.services.connector.archive_watch import ArchiveWatch
-from ssmd.services.connector.conversation import Conversation, News
+from ssmd.services.connector.clock_between import ClockBetween
+from ssmd.services.connector.conversation import SILENT, Conversation, News
+from ssmd.services.connector.departures import Departures
 from ssmd.services.connector.fact_journal import FactJournal
 from ssmd.services.connector.flushing import until_handed_on
 from ssmd.services.connector.gap_repairs import GapRepairs
@@ -41,7 +43,7 @@ from ssmd.services.connector.vital_signs import VitalSigns
 from ssmd.services.first_failure import first_failure
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher
-from ssmd.streams.recorder import STEP_NS, Recorder
+from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
 from ssmd.streams.transport import Transport
@@ -94,10 +96,11 @@ class ConnectorService:
         self._quarantine = Quarantine(transport, application, env, tape_directory, random, self._log)
         self._conversation: Conversation | None = None
         self.repairs = GapRepairs(tape_directory, venue.repairer, lambda: self._conversation, random, self._log)
+        self._departures = Departures(tape_directory, self._log)
         self._mapper: Mapper | None = None
         self._pause = ""
         self._last_ts_ns = 0
-        self._clock_offset_ns: int | None = None
+        self._clock_between = ClockBetween(clock)
         self._socket: VenueSocket | None = None
         self._recorder: Recorder | None = None
         self._tape: TapeWriter | None = None
@@ -210,14 +213,14 @@ class ConnectorService:
                 max(1, attempt), self._random, first_s=self._settings.backoff_first_s, max_s=self._settings.backoff_max_s
             )
             with suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
-                    await self._stopping.wait()
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     async def _one_session(self, previous: PreviousSession | None) -> PreviousSession:
         venue = self._venue
         await venue.prepare()
         subscription = await venue.subscription()
         self.repairs.captures(subscription)
+        self._departures.captures(subscription)
         protocol = venue.new_session(subscription)
         conversation: Conversation | None = None
         early: list[bytes] = []
@@ -274,11 +277,7 @@ class ConnectorService:
             self._carried,
         )  # fmt: skip
         self._carried = ()
-        offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
-        if self._clock_offset_ns is not None and abs(offset_ns - self._clock_offset_ns) > STEP_NS:
-            # It stepped while no session was there to tell it.
-            recorder.fact(ClockStepped(offset_ns - self._clock_offset_ns))
-        self._clock_offset_ns = offset_ns
+        self._clock_between.begin(recorder)
 
     async def _end_session(self, recorder: Recorder, ending: Ending, failure: str) -> PreviousSession:
         self._socket = None
@@ -292,7 +291,7 @@ class ConnectorService:
             await until_written(action, self._random, self._on_tape_trouble)
         self._recorder = None
         self._last_ts_ns = recorder.last_ts_ns
-        self._clock_offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
+        self._clock_between.end()
         return PreviousSession(recorder.session, recorder.last_n, fact.last_recv_ns, cause, evidence)
 
     # The tape
@@ -343,11 +342,13 @@ class ConnectorService:
                     self._recorder.turn_day()
             if self._conversation is not None:
                 self._conversation.tick()
+                self._departures.tell(self._conversation.age_s, self._conversation.recorder.fact)
 
     # Markets that come and go, books that cannot be
 
-    def want(self, tickers: Iterable[str]) -> None:
+    def want(self, tickers: Sequence[str]) -> None:
         """From now on these markets; without a connection the next one begins with them (`Venue.subscription`)."""
+        self._departures.want(tickers)
         if self._conversation is not None:
             self._conversation.want(tickers)
 
@@ -363,6 +364,7 @@ class ConnectorService:
         if self._conversation is not None:
             self._conversation.mend(found)
         self.repairs.offer(found)
+        self._departures.offer(found)
 
     def _new_mapper(self, session: int) -> Mapper:
         self._mapper = self._venue.new_mapper(session)
@@ -390,11 +392,9 @@ class ConnectorService:
             "facts_waiting": facts.held if facts else 0,
             "publisher_recoveries": publisher.recoveries,
             "refills": len(self._follower.refills) if self._follower else 0,
-            "unplaced": talk.protocol.unplaced if talk is not None else 0,
-            "commands_waiting": talk.waiting if talk is not None else 0,
             "clock_offset_ms": self._mapper.clock_offset_ns // 1_000_000 if self._mapper is not None else 0,
             "tape_bytes_max": self._settings.bytes_max,
         }
         stats |= self._signs.stats(self._recorder, publisher.acked, is_connected=talk is not None)
-        stats |= self.repairs.stats() | self._quarantine.stats()
+        stats |= self.repairs.stats() | self._quarantine.stats() | (SILENT if talk is None else talk.stats())
         return Health(not reason, reason or self._pause, stats)
