@@ -80,7 +80,8 @@ class VenueSocket(WSListener):
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 max_frame_size=read_limit_bytes,
                 enable_auto_ping=False,
-                enable_auto_pong=True,
+                # Its pongs would keep the pings to themselves, and they are what is heard of a quiet market.
+                enable_auto_pong=False,
             )
         except WSHandshakeError as error:
             socket._watch.cancel()
@@ -118,6 +119,8 @@ class VenueSocket(WSListener):
                 payload = b"".join(self._fragments)
                 self._fragments.clear()
             self._take(payload)
+        elif kind == WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
         elif kind == WSMsgType.CLOSE:
             code = frame.get_close_code()
             reason = bytes(frame.get_close_message() or b"").decode("utf-8", "replace")
