@@ -2,7 +2,7 @@
 
 SSMD_ENV          which environment a command means
 SSMD_WORKSPACE    the directory that holds exchanges/ and .ssmd/ (default: the nearest one upwards)
-SSMD_LOG_LEVEL    debug | info | warning | error
+SSMD_LOG_LEVEL    debug | info | warning | error; components log from info on, commands only where it is set (to stderr)
 SSMD_INSTANCE     which archiver of several this one is (default: the first free of main, main-2, ...); others stand by
 SSMD_CRASH_POINTS a directory: processes pass their crash points under its orders (`services.armed_crash`); for tests
 SSMD_MONITOR      HOST:PORT where a component serves /metrics and /healthz (default: a free port of 127.0.0.1)
@@ -10,6 +10,7 @@ SSMD_NATS_NKEY_FILE   the file of this process's NATS key; or SSMD_NATS_NKEYS, a
 SSMD_KEYS_PASSPHRASE, SSMD_KEYS_PASSPHRASE_FILE   of the encrypted key store (default: .ssmd/keys.passphrase)
 SSMD_VAULT_TOKEN, SSMD_VAULT_TOKEN_FILE           for keys in HashiCorp Vault
 SSMD_<KEY>_<FIELD>, SSMD_<KEY>_<FIELD>_FILE   secrets, read by `keys` through `variables()`
+OTEL_EXPORTER_OTLP_ENDPOINT and its like          where traces go (`telemetry.tracing`); not set = there are none
 """
 
 from __future__ import annotations

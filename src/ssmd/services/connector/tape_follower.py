@@ -7,7 +7,7 @@ was killed. After a start the mappers run silently up to what the streams alread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -29,7 +29,9 @@ from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.publisher import NOWHERE, EntryPlace, OrderedPublisher, Reached, StreamsRegressed, Unit
 from ssmd.streams.tape_cursor import TapeCursor
+from ssmd.streams.tape_files import TapeBlock
 from ssmd.streams.transport import Outgoing
+from ssmd.telemetry import tracing
 
 MakeMapper = Callable[[int], Mapper]
 CHECK_S: Final = 1.0
@@ -260,20 +262,10 @@ class TapeFollower:
                 self._written.clear()
                 await self._check()
                 blocks = cursor.read()
-                for tape_block in blocks:
-                    header = tape_block.header
-                    if tape_block.position.offset == 0:
-                        mapper.save(self._directory, tape_block.position.file_index, header.session)
-                    reaches = EntryPlace(header.session, header.last_n)
-                    unit, facts = mapper.map(tape_block.decode(), tape_block.data, is_wanted=reaches > reached.both)
-                    if facts:
-                        self._facts.offer(facts)
-                    if unit is not None:
-                        await self._publisher.publish(_again(unit, self._repeat) if self._repeat else unit)
-                        self.published = reaches
-                        self.blocks += 1
-                    await asyncio.sleep(0)  # the socket must not wait for the mapper
-                if not blocks:
+                if blocks:
+                    with tracing.span("publish blocks", connection=self._names.connection, blocks=len(blocks)):
+                        await self._publish(blocks, mapper, reached)
+                else:
                     await self._publisher.settle()
                     if self._is_draining and not self._written.is_set():
                         return True
@@ -283,6 +275,21 @@ class TapeFollower:
             return False
         finally:
             cursor.close()
+
+    async def _publish(self, blocks: Sequence[TapeBlock], mapper: BlockMapper, reached: Reached) -> None:
+        for tape_block in blocks:
+            header = tape_block.header
+            if tape_block.position.offset == 0:
+                mapper.save(self._directory, tape_block.position.file_index, header.session)
+            reaches = EntryPlace(header.session, header.last_n)
+            unit, facts = mapper.map(tape_block.decode(), tape_block.data, is_wanted=reaches > reached.both)
+            if facts:
+                self._facts.offer(facts)
+            if unit is not None:
+                await self._publisher.publish(_again(unit, self._repeat) if self._repeat else unit)
+                self.published = reaches
+                self.blocks += 1
+            await asyncio.sleep(0)  # the socket must not wait for the mapper
 
     async def _check(self) -> None:
         await self._publisher.finish_check()
