@@ -124,5 +124,6 @@ async def test_recorded_histories_replay(path: Path) -> None:
     await Replayer(workflows=list(WORKFLOWS)).replay_workflow(history)
 
 
-def test_there_are_histories_of_every_kind_of_day() -> None:
-    assert {path.stem for path in HISTORIES.glob("*.json")} >= {"start-calm", "start-recovered", "end-calm", "roll"}
+def test_there_are_histories_of_every_kind_of_workflow() -> None:
+    days = {"start-calm", "start-recovered", "end-calm", "roll", "turn"}
+    assert {path.stem for path in HISTORIES.glob("*.json")} >= {*days, "gaps", "keys", "sync"}

@@ -16,6 +16,7 @@ from ssmd.cli import (
     data_prune,
     data_quality,
     data_renormalize,
+    data_repair_gaps,
     data_replay,
     data_verify,
 )
@@ -163,13 +164,14 @@ def _print_days(invocation: Invocation, days: Sequence[DayInventory], empty: str
 def _print_kinds(invocation: Invocation, lines: Sequence[InventoryLine], empty: str) -> None:
     print_table(
         invocation,
-        ["date", "type", "kind", "partition", "status", ">segments", ">records", ">bytes", "first received", "last received"],
+        ["date", "type", "kind", "partition", "mapper", "status", ">segments", ">records", ">bytes", "first received", "last received"],
         [
             (
                 line.date,
                 line.type,
                 line.kind or "nothing sealed yet",
                 line.partition,
+                str(line.mapper) if line.mapper else "older" if line.status == "superseded" else "",
                 line.status,
                 thousands(line.segments),
                 thousands(line.records),
@@ -286,6 +288,7 @@ for _module in (
     data_book,
     data_export,
     data_renormalize,
+    data_repair_gaps,
     data_index,
 ):
     app.registered_commands.extend(_module.app.registered_commands)

@@ -32,6 +32,7 @@ from ssmd.wiring import gap_repair
 from ssmd.wiring.day_duties import sync_words
 from ssmd.wiring.day_steps import DayProcedure, decide_day, do_step, hand_on, steps_of
 from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.gap_repair_run import repair_one
 from ssmd.wiring.schedules import dates_before, due_at
 from ssmd.wiring.trading_day import begin, day_procedure, finish
 from ssmd.workflows.orders import Begun, DayOrder, GapName, RepairOrder, Turn, Unrepaired
@@ -176,12 +177,7 @@ class DayWork:
     async def repair(self, order: RepairOrder, gap: GapName, request: str) -> str:
         self._check(order.env)
         async with self._open(order.actor, request) as procedure:
-            # Looked at again: somebody may have repaired it since.
-            views = await procedure.views()
-            found = await gap_repair.find_gap(views, procedure.feed, [gap.date], gap.gap_id, gap.connection)
-            if procedure.repair is None:
-                raise Misconfigured(f"nobody can be asked to repair gaps of {order.env}")
-            return await procedure.repair(found)
+            return await repair_one(procedure, gap.gap_id, gap.connection, gap.date)
 
     def _check(self, env: str) -> None:
         if env != self._document.name:
