@@ -77,7 +77,7 @@ async def test_what_differs_is_shown(make_world: Any) -> None:
     await world.session(count=150)
     await world.complete()
     found = await compare(world.storage, WANTED, lambda session: Other("kalshi", session))
-    assert (found.mapper_archived, found.mapper_today) == (KalshiMapper.version, KalshiMapper.version + 1)
+    assert (found.mappers_archived, found.mapper_today) == ((KalshiMapper.version,), KalshiMapper.version + 1)
     (changed,) = [record for record in world.records if isinstance(record, BookDelta) and record.n == 30]
     trades = [record for record in world.records if KIND_OF[type(record)] == "trade"]
     assert found.differing == 1 + len(trades)

@@ -57,7 +57,7 @@ class Desk:
         async def views() -> AsyncIterator[Any]:
             yield await fold_views(self.journal)
 
-        past = PastBooks(MemoryStorage(), "test", "kalshi", 1, DayCalendar())
+        past = PastBooks(MemoryStorage(), "test", "kalshi", DayCalendar())
         return {"journal": self.journal, "views": views, "listings": self.journal, "past": past}
 
 

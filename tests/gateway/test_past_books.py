@@ -26,7 +26,7 @@ def world(tmp_path: Path) -> ArchiveWorld:
 
 
 def past_of(world: ArchiveWorld) -> PastBooks:
-    return PastBooks(world.storage, ENV, FEED, KalshiMapper.version, DayCalendar())
+    return PastBooks(world.storage, ENV, FEED, DayCalendar())
 
 
 async def test_the_book_of_an_instant_is_that_of_the_archive(gateway: Gateway, world: ArchiveWorld) -> None:

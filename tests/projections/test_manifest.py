@@ -80,6 +80,8 @@ async def test_a_manifest_says_it_all(story: Any, store: RowStore, segment: Any)
         "config_commit": "c0ffee",
         "journal_position": last,
         "pruned_segments": 0,
+        "mapper_versions": [],
+        "renormalized": {},
     }
     assert first == {
         "name": "main-a1-00000000000000000001-00000000000000000001.jsonl.zst",

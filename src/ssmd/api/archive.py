@@ -25,7 +25,6 @@ from ssmd.archive.shelf_manifest import KINDS, ArchivedGap, raw_shelf, read_mani
 from ssmd.archive.storage import Storage
 from ssmd.clock import SystemClock, date_of
 from ssmd.errors import Rejected
-from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.raw_line import RawLine
 from ssmd.schemas.records import BookDelta, BookSnapshot, Gap, MarketStatus, Quote, Record, Trade
 from ssmd.settings import find_workspace, variables
@@ -67,7 +66,7 @@ class Archive:
     starts inclusive, ends not. Iterators read as they go: a day need not fit into memory. One thread at a time.
     """
 
-    def __init__(self, storage: Storage, env: str, feed: str, mapper: int = KalshiMapper.version) -> None:
+    def __init__(self, storage: Storage, env: str, feed: str, mapper: int = 0) -> None:
         self.env = env
         self.feed = feed
         self._storage = storage

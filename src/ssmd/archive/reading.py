@@ -4,7 +4,8 @@ The manifest says what is there: a segment it names that is absent, shorter, or 
 its name, never a silent hole. Objects that no manifest names are not read (they are not sealed yet, or never will be).
 
 Order: by receive time, then session and number, over all connections and kinds. Segments of one connection follow each
-other in time; one that reaches back (the tape filled a stream again) is merged in.
+other in time; one that reaches back (the tape filled a stream again) is merged in. Which version of records:
+`archive.versions`.
 """
 
 from __future__ import annotations
@@ -12,39 +13,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import zstandard
 
+from ssmd.archive.duplicates import ToldTwice
 from ssmd.archive.keys import Shelf
 from ssmd.archive.ordering import merge
 from ssmd.archive.segment import FRAME_BYTES_MAX
-from ssmd.archive.shelf_manifest import KINDS, ArchivedSegment, ShelfManifest, check_kinds, read_manifest, record_shelf
+from ssmd.archive.shelf_manifest import ArchivedSegment, check_kinds, read_manifest
 from ssmd.archive.storage import Storage
+from ssmd.archive.versions import ALL_DAY, NEVER_NS, Placed, Wanted, Window, placed_of, record_segments, resolved
 from ssmd.errors import Malformed, Rejected
 from ssmd.schemas.codecs import decode_records, find_records, whole_messages
 from ssmd.schemas.raw_line import RawLine, read_lines
 from ssmd.schemas.records import WHOLE_CHANNEL, Record
 
-NEVER_NS: Final = 1 << 63
 FIND_TICKERS_MAX: Final = 8
 """For so few tickers their records are looked for in the content; for more all are decoded and most thrown away."""
 _VERIFY: Final = "ssmd data verify"
 _FEED_BYTES: Final = 32 << 10
 """Stored bytes given to the decompressor at once: what lies behind a frame's end in them is copied."""
-
-
-class Window(NamedTuple):
-    """Receive times from `start_ns` (inclusive) to `end_ns` (exclusive)."""
-
-    start_ns: int = 0
-    end_ns: int = NEVER_NS
-
-    def touches(self, segment: ArchivedSegment) -> bool:
-        return segment.ts_recv_first_ns < self.end_ns and segment.ts_recv_last_ns >= self.start_ns
-
-
-ALL_DAY: Final = Window()
 
 
 async def segment_content(storage: Storage, key: str, segment: ArchivedSegment) -> AsyncIterator[bytes]:
@@ -90,24 +79,38 @@ async def segment_content(storage: Storage, key: str, segment: ArchivedSegment) 
         )
 
 
-def chains(manifest: ShelfManifest, window: Window = ALL_DAY) -> list[list[ArchivedSegment]]:
+def chains(placed: Iterable[Placed], window: Window = ALL_DAY) -> list[list[Placed]]:
     """The segments of `window` as sequences that do not overlap in time, each of one connection; connections by name."""
-    found: dict[str, list[list[ArchivedSegment]]] = {}
-    order = sorted(manifest.segments, key=lambda one: (one.partition, one.ts_recv_first_ns, one.incarnation, one.first_seq))
-    for segment in order:
+    found: dict[str, list[list[Placed]]] = {}
+    for one in sorted(placed, key=_place_of):
+        segment = one.segment
         if not window.touches(segment):
             continue
         of_partition = found.setdefault(segment.partition, [])
         for chain in of_partition:
-            if chain[-1].ts_recv_last_ns <= segment.ts_recv_first_ns:
-                chain.append(segment)
+            if chain[-1].segment.ts_recv_last_ns <= segment.ts_recv_first_ns:
+                chain.append(one)
                 break
         else:
-            of_partition.append([segment])
+            of_partition.append([one])
     return [chain for of_partition in found.values() for chain in of_partition]
 
 
+def _place_of(one: Placed) -> tuple[str, int, str, int]:
+    segment = one.segment
+    return segment.partition, segment.ts_recv_first_ns, segment.incarnation, segment.first_seq
+
+
 # Raw
+
+
+async def raw_chains(storage: Storage, shelf: Shelf, window: Window = ALL_DAY) -> list[list[Placed]]:
+    """The `chains` of a date's raw lines.
+
+    Raises:
+        Malformed, Unavailable: as `read_manifest`.
+    """
+    return chains(placed_of(shelf, await read_manifest(storage, shelf)), window)
 
 
 async def raw_content(storage: Storage, shelf: Shelf) -> AsyncIterator[bytes]:
@@ -116,30 +119,25 @@ async def raw_content(storage: Storage, shelf: Shelf) -> AsyncIterator[bytes]:
     Raises:
         Malformed: see `segment_content`; also when connections overlap in time, which needs lines to be looked at.
     """
-    manifest = await read_manifest(storage, shelf)
-    for chain in chains(manifest) if manifest else []:
-        for segment in chain:
-            async for content in segment_content(storage, shelf.prefix + segment.name, segment):
+    for chain in await raw_chains(storage, shelf):
+        for one in chain:
+            async for content in segment_content(storage, one.key, one.segment):
                 yield content
 
 
 async def count_chains(storage: Storage, shelf: Shelf) -> int:
     """How many sequences of segments a date has; `raw_content` is in order where there is one at most."""
-    manifest = await read_manifest(storage, shelf)
-    return len(chains(manifest)) if manifest else 0
+    return len(await raw_chains(storage, shelf))
 
 
 def _raw_key(line: RawLine) -> tuple[int, ...]:
     return line.entry.ts_recv_ns, line.session, line.entry.n
 
 
-async def _raw_chain(
-    storage: Storage, shelf: Shelf, chain: Sequence[ArchivedSegment], window: Window
-) -> AsyncIterator[list[RawLine]]:
-    for segment in chain:
-        key = shelf.prefix + segment.name
-        lines = _Lines(key)
-        async for content in segment_content(storage, key, segment):
+async def _raw_chain(storage: Storage, chain: Sequence[Placed], window: Window) -> AsyncIterator[list[RawLine]]:
+    for one in chain:
+        lines = _Lines(one.key)
+        async for content in segment_content(storage, one.key, one.segment):
             yield _within(lines.take(content), window)
         yield _within(lines.rest(), window)
 
@@ -185,26 +183,13 @@ async def raw_lines(storage: Storage, shelf: Shelf, window: Window = ALL_DAY) ->
     Raises:
         Malformed, Unavailable: see `segment_content`.
     """
-    manifest = await read_manifest(storage, shelf)
-    found = chains(manifest, window) if manifest else []
+    found = await raw_chains(storage, shelf, window)
     if found:
-        async for batch in merge([_raw_chain(storage, shelf, chain, window) for chain in found], _raw_key):
+        async for batch in merge([_raw_chain(storage, chain, window) for chain in found], _raw_key):
             yield batch
 
 
 # Records
-
-
-class Wanted(NamedTuple):
-    """Which records. `tickers` empty = all; gaps of a whole channel come with any ticker. `mapper`: the version."""
-
-    env: str
-    feed: str
-    date: str
-    mapper: int
-    kinds: tuple[str, ...] = KINDS
-    tickers: frozenset[str] = frozenset()
-    window: Window = ALL_DAY
 
 
 _record_key: Final[Callable[[Record], tuple[int, ...]]] = attrgetter("ts_recv_ns", "session", "n", "index")
@@ -213,21 +198,21 @@ _record_key: Final[Callable[[Record], tuple[int, ...]]] = attrgetter("ts_recv_ns
 async def record_contents(storage: Storage, wanted: Wanted) -> AsyncIterator[tuple[str, bytes]]:
     """(kind, whole messages) of all records of `wanted.kinds` in the segments that touch the window, kind by kind.
 
-    The cheapest way to all of a day's records: not decoded, not filtered by ticker, in order within a connection only.
+    The cheapest way to all of a day's records: not decoded, not filtered by ticker, duplicates and all, in order within a
+    connection only.
     """
+    known = await resolved(storage, wanted)
     for kind in wanted.kinds:
-        shelf = record_shelf(wanted.env, wanted.feed, wanted.date, kind, wanted.mapper)
-        manifest = await read_manifest(storage, shelf)
-        for chain in chains(manifest, wanted.window) if manifest else []:
-            async for content in _messages(storage, shelf, chain):
+        for chain in chains(await record_segments(storage, known, kind), wanted.window):
+            async for content in _messages(storage, chain):
                 yield kind, content
 
 
-async def _messages(storage: Storage, shelf: Shelf, chain: Sequence[ArchivedSegment]) -> AsyncIterator[bytes]:
+async def _messages(storage: Storage, chain: Sequence[Placed]) -> AsyncIterator[bytes]:
     """The content of a chain, cut between messages."""
-    for segment in chain:
-        key, cut = shelf.prefix + segment.name, b""
-        async for content in segment_content(storage, key, segment):
+    for one in chain:
+        key, cut = one.key, b""
+        async for content in segment_content(storage, key, one.segment):
             data = cut + content if cut else content
             # A frame that ends inside a message is a full one: the writer cuts only what is larger than a frame.
             end = whole_messages(data) if cut or len(content) >= FRAME_BYTES_MAX else len(data)
@@ -239,14 +224,10 @@ async def _messages(storage: Storage, shelf: Shelf, chain: Sequence[ArchivedSegm
 
 
 async def _record_chain(
-    storage: Storage,
-    shelf: Shelf,
-    chain: Sequence[ArchivedSegment],
-    decode: Callable[[bytes], Iterable[Record]],
-    window: Window,
+    storage: Storage, chain: Sequence[Placed], decode: Callable[[bytes], Iterable[Record]], window: Window
 ) -> AsyncIterator[Sequence[Record]]:
     start, end = window
-    async for content in _messages(storage, shelf, chain):
+    async for content in _messages(storage, chain):
         records = list(decode(content))
         if start > 0 or end < NEVER_NS:
             records = [record for record in records if start <= record.ts_recv_ns < end]
@@ -272,13 +253,35 @@ async def records(storage: Storage, wanted: Wanted) -> AsyncIterator[Sequence[Re
         Rejected: "unknown-kind".
     """
     check_kinds(wanted.kinds)
+    known = await resolved(storage, wanted)
     sources: list[AsyncIterator[Sequence[Record]]] = []
     for kind in wanted.kinds:
-        shelf = record_shelf(wanted.env, wanted.feed, wanted.date, kind, wanted.mapper)
-        manifest = await read_manifest(storage, shelf)
         decode = _decoder_of(wanted.feed, kind, wanted.tickers)
-        found = chains(manifest, wanted.window) if manifest else []
-        sources += [_record_chain(storage, shelf, chain, decode, wanted.window) for chain in found]
+        placed = await record_segments(storage, known, kind)
+        told = ToldTwice()
+        if kind == "trade" and not wanted.keeps_duplicates and told.may_be(placed):
+            for chain in chains(told.first_told(placed)):
+                async for content in _messages(storage, chain):
+                    told.note(chain[0].segment.partition, decode(content))
+        for chain in chains(placed, wanted.window):
+            records_of = told.without(chain[0].segment.partition, decode)
+            sources.append(_record_chain(storage, chain, records_of, wanted.window))
     if sources:
         async for batch in merge(sources, _record_key):
             yield batch
+
+
+__all__ = [
+    "ALL_DAY",
+    "NEVER_NS",
+    "Wanted",
+    "Window",
+    "chains",
+    "count_chains",
+    "raw_chains",
+    "raw_content",
+    "raw_lines",
+    "record_contents",
+    "records",
+    "segment_content",
+]

@@ -38,6 +38,7 @@ class Stretch(NamedTuple):
 class Target(NamedTuple):
     """A sealed file, where it came from in the stream, and the tape entries its seal covers, in order.
 
+    Of a file that was made anew from raw lines nothing is known but the file: `stretches` is empty.
     `mapper`: version that made its records, 0 for raw.
     """
 
@@ -93,13 +94,16 @@ class Seals:
                 self._targets[file.key] = Target(
                     file, name, event.incarnation, event.first_seq, event.last_seq, tuple(stretches)
                 )
+        elif isinstance(event, archive.Renormalized):
+            for file in event.files:
+                self._targets[file.key] = Target(file, parse_segment(file.key), "", 0, 0, ())
         elif isinstance(event, archive.Repaired) and event.file is not None:
             before = self._targets.pop(event.key, None)
             if before is not None:
                 self._targets[event.file.key] = before._replace(file=event.file, name=parse_segment(event.file.key))
 
     def target(self, key: str) -> Target | None:
-        """The sealed file at `key`; None = no seal names it (or what was renormalized, which has no stream)."""
+        """The sealed file at `key`; None = no seal names it."""
         return self._targets.get(key)
 
 

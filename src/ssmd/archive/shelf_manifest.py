@@ -22,7 +22,10 @@ _REBUILD: Final = "ssmd data verify tells what is there; the projector writes ma
 
 
 class ArchivedSegment(msgspec.Struct, frozen=True, gc=False):
-    """One object, as its seal told it. Times are receive times of its first and last entry."""
+    """One object, as its seal told it. Times are receive times of its first and last entry.
+
+    `made_at`, `superseded_at`, `superseded_by`: as in `projections.manifests.Segment`; see `archive.versions`.
+    """
 
     name: str
     partition: str
@@ -36,6 +39,9 @@ class ArchivedSegment(msgspec.Struct, frozen=True, gc=False):
     content_sha256: str
     ts_recv_first_ns: int
     ts_recv_last_ns: int
+    made_at: int = 0
+    superseded_at: int = 0
+    superseded_by: int = 0
 
 
 class ArchivedGap(msgspec.Struct, frozen=True):
@@ -71,6 +77,8 @@ class ShelfManifest(msgspec.Struct, frozen=True):
     partitions: dict[str, str]
     segments: tuple[ArchivedSegment, ...]
     journal_position: int
+    mapper_versions: tuple[int, ...] = ()
+    renormalized: dict[str, int] = {}
 
 
 _decoder: Final = msgspec.json.Decoder(ShelfManifest)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import zstandard
 
 from ssmd.archive.keys import Shelf
-from ssmd.archive.reading import Wanted, Window, segment_content
+from ssmd.archive.reading import segment_content
 from ssmd.archive.segment import FRAME_BYTES_MAX
 from ssmd.archive.segment_index import (
     PREFIX_BYTES,
@@ -22,8 +22,9 @@ from ssmd.archive.segment_index import (
     digest_of,
     index_key,
 )
-from ssmd.archive.shelf_manifest import ArchivedSegment, read_manifest, record_shelf
+from ssmd.archive.shelf_manifest import ArchivedSegment
 from ssmd.archive.storage import Storage
+from ssmd.archive.versions import Wanted, Window, record_segments
 from ssmd.errors import Malformed, Unavailable
 from ssmd.schemas.codecs import find_records, whole_messages
 from ssmd.schemas.records import Record
@@ -56,15 +57,13 @@ async def parts(storage: Storage, wanted: Wanted, kind: str, ticker: str) -> lis
     """Where records of `kind` and `ticker` are that may have been received within the window of `wanted`.
 
     Raises:
-        Malformed: a manifest is missing or cannot be read. Unavailable: the storage is away.
+        Rejected, Malformed, Unavailable: as `versions.record_segments`.
     """
-    shelf = record_shelf(wanted.env, wanted.feed, wanted.date, kind, wanted.mapper)
-    manifest = await read_manifest(storage, shelf)
-    segments = [segment for segment in manifest.segments if wanted.window.touches(segment)] if manifest else []
+    segments = [one for one in await record_segments(storage, wanted, kind) if wanted.window.touches(one.segment)]
     found: list[Part] = []
     for at in range(0, len(segments), TOGETHER_MAX):
         some = segments[at : at + TOGETHER_MAX]
-        for told in await asyncio.gather(*(_parts_of(storage, shelf, segment, ticker) for segment in some)):
+        for told in await asyncio.gather(*(_parts_of(storage, *one, ticker) for one in some)):
             found += [part for part in told if _touches(part, wanted.window)]
     return found
 

@@ -97,7 +97,8 @@ AGGREGATE = "archive"
 class State(msgspec.Struct, frozen=True):
     """`damaged`: (key, problem) of objects not repaired yet; `pruned`: keys; `stream`: the latest trouble with it.
 
-    `holds`: (name, reason) of what keeps it from being pruned.
+    `holds`: (name, reason) of what keeps it from being pruned. `mapper`, `renormalized_at`: of the latest renormalization,
+    the version it is of and how many files (`segments`) were sealed before it.
     """
 
     epoch: int = 0
@@ -112,6 +113,7 @@ class State(msgspec.Struct, frozen=True):
     check: str = ""
     damaged: tuple[tuple[str, str], ...] = ()
     mapper: int = 0
+    renormalized_at: int = 0
     pruned: frozenset[str] = frozenset()
     holds: tuple[tuple[str, str], ...] = ()
     stream: StreamRegressed | StreamTruncated | None = None
@@ -195,10 +197,8 @@ def _decide_care(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, .
 def _decide_content(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent, ...]:
     """What is made of stored objects."""
     match command:
-        case RecordRenormalization(mapper=mapper, files=files):
-            if mapper < state.mapper:
-                raise Rejected("older-mapper", f"mapper {mapper} is older than mapper {state.mapper}, which made the records")
-            return () if mapper == state.mapper else (Renormalized(mapper, files),)
+        case RecordRenormalization():
+            return _renormalize(state, command)
         case RecordPruning(keys=keys, size_bytes=size_bytes, reason=reason):
             fresh = tuple(key for key in dict.fromkeys(keys) if key not in state.pruned)
             if fresh and state.holds:
@@ -213,6 +213,21 @@ def _decide_content(state: State, command: ArchiveCommand) -> tuple[ArchiveEvent
             return () if assessment == state.quality else (assessment,)
         case _:
             return ()
+
+
+def _renormalize(state: State, command: RecordRenormalization) -> tuple[ArchiveEvent, ...]:
+    if command.mapper < state.mapper:
+        raise Rejected("older-mapper", f"mapper {command.mapper} is older than mapper {state.mapper}, which made the records")
+    if not state.is_complete or command.sealed != state.segments:
+        raise Rejected(
+            "archive-moved",
+            f"the records were made anew when {command.sealed} files were sealed; now {state.segments} are, "
+            f"and the day is {'complete' if state.is_complete else 'open'}",
+            mend="end the day (ssmd day end), then do it again",
+        )
+    if (command.mapper, command.sealed) == (state.mapper, state.renormalized_at):
+        return ()
+    return (Renormalized(command.mapper, command.files, command.differing),)
 
 
 def _seal(state: State, command: SealSegment) -> tuple[ArchiveEvent, ...]:
@@ -273,7 +288,7 @@ def _evolve_care(state: State, event: ArchiveEvent) -> State:
         case Repaired(key=key):
             return replace(state, damaged=tuple(one for one in state.damaged if one[0] != key))
         case Renormalized(mapper=mapper):
-            return replace(state, mapper=mapper)
+            return replace(state, mapper=mapper, renormalized_at=state.segments)
         case StreamRegressed(incarnation=incarnation):
             return replace(state, stream=event, incarnation=incarnation, last_seq=0, planned=None)
         case StreamTruncated():

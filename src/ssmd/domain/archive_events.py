@@ -88,10 +88,15 @@ class RecordRepair(msgspec.Struct, frozen=True):
 
 
 class RecordRenormalization(msgspec.Struct, frozen=True):
-    """The records of the whole partition were made anew by `mapper`; `files` take the place of those before."""
+    """The records of the whole partition were made anew by `mapper`; `files` take the place of those before.
+
+    `sealed`: files the partition had sealed when they were made; `differing`: as the event has it.
+    """
 
     mapper: int
     files: tuple[SegmentFile, ...]
+    sealed: int
+    differing: int
 
 
 class RecordPruning(msgspec.Struct, frozen=True):
@@ -207,10 +212,14 @@ class Repaired(msgspec.Struct, frozen=True, tag_field="type", tag="archive.repai
 
 
 class Renormalized(msgspec.Struct, frozen=True, tag_field="type", tag="archive.renormalized.v1"):
-    """`files` take the place of those an older mapper made."""
+    """`files` are the records of all of the partition, and take the place of every file of it so far, which stay stored.
+
+    `differing`: places where the records differ from those that were current before. What is sealed later is added.
+    """
 
     mapper: int
     files: tuple[SegmentFile, ...]
+    differing: int
 
 
 class Pruned(msgspec.Struct, frozen=True, tag_field="type", tag="archive.pruned.v1"):

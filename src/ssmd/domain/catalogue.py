@@ -44,6 +44,7 @@ RELEASED: Final = frozenset(
         "archive.opened.v1",
         "archive.pruned.v1",
         "archive.quality-assessed.v1",
+        "archive.renormalized.v1",
         "archive.reopened.v1",
         "archive.repaired.v1",
         "archive.segment-planned.v1",

@@ -17,8 +17,9 @@ from ssmd.gateway.answers import json_answer
 from ssmd.gateway.operations import CURSOR, DATE_FORM, LIMIT, Given, Operation, Parameter, page_of
 from ssmd.projections import queries
 from ssmd.projections.days import Day, HistoryLine
-from ssmd.projections.quality import Coverage, PartitionQuality
+from ssmd.projections.quality import PartitionQuality
 from ssmd.projections.queries import CaptureLine, GapLine, InventoryLine
+from ssmd.projections.ticker_days import TickerDay
 from ssmd.projections.views import Views
 
 Answer = TypeVar("Answer")
@@ -76,12 +77,14 @@ class Gaps(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """`tickers`: how much of the date is verified, unverifiable, missing and repaired, in nanoseconds, by ticker."""
+    """`tickers`: what of the date is verified, unverifiable, missing and repaired, in nanoseconds, by ticker; `intervals` do
+    not overlap, and the sums are theirs.
+    """
 
     feed: str
     date: str
     partitions: tuple[PartitionQuality, ...]
-    tickers: tuple[Coverage, ...]
+    tickers: tuple[TickerDay, ...]
     cursor: str | None
     coverage: RecordsCoverage
 
@@ -205,7 +208,7 @@ class RecordRoutes:
         given = Given(request, QUALITY)
         day = self._date(given)
         (partitions, tickers), coverage = await self._ask(lambda views: queries.quality(views, self._feed, day))
-        lines: Sequence[Coverage] = sorted(tickers, key=lambda one: one.ticker)
+        lines: Sequence[TickerDay] = sorted(tickers, key=lambda one: one.ticker)
         page = page_of(lines, lambda one: (one.ticker,), given.number("limit"), given.text("cursor"))
         return json_answer(request, Quality(self._feed, day, tuple(partitions), page.items, page.cursor, coverage))
 
@@ -219,7 +222,7 @@ class RecordRoutes:
 
 
 def _inventory_key(line: InventoryLine) -> tuple[Any, ...]:
-    return line.date, line.type, line.partition, line.kind
+    return line.date, line.type, line.partition, line.kind, line.status
 
 
 def _gap_key(gap: GapLine) -> tuple[Any, ...]:

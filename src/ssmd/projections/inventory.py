@@ -9,12 +9,16 @@ from typing import Final, Literal
 
 import msgspec
 
+from ssmd.archive.keys import parse_segment
 from ssmd.domain import archive
+from ssmd.errors import Malformed
 from ssmd.projections.projection import Projection, Rows, id_parts, row_key
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "inventory"
 _PARTITION: Final = "partition"
+SUPERSEDED: Final = "superseded"
+"""Status of a line of what `Partition.older` holds."""
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -31,6 +35,9 @@ class Holding(msgspec.Struct, frozen=True):
 class Partition(msgspec.Struct, frozen=True):
     """One connection's data of a date and type. `kinds`: kind -> holding; `sessions`: session -> last n archived.
 
+    `mapper`: the newest version that made any of its records, 0 = raw; `older`: kind -> what is stored besides, whose place
+    records that were made anew took.
+
     `status` pruned = every segment was deleted on purpose, `pruned_segments` of `pruned_bytes`; `holds`: name -> reason.
     `reason`: what completed or reopened it, or why it was pruned. `config`: git commit of the registry at its latest event.
     """
@@ -39,7 +46,7 @@ class Partition(msgspec.Struct, frozen=True):
     date: str
     type: str
     partition: str
-    status: Literal["open", "complete", "pruned"] = "open"
+    status: Literal["open", "complete", "pruned", "superseded"] = "open"
     reason: str = ""
     kinds: dict[str, Holding] = {}
     sessions: dict[str, int] = {}
@@ -52,6 +59,8 @@ class Partition(msgspec.Struct, frozen=True):
     pruned_segments: int = 0
     pruned_bytes: int = 0
     holds: dict[str, str] = {}
+    mapper: int = 0
+    older: dict[str, Holding] = {}
 
 
 def partitions_prefix(feed: str) -> str:
@@ -90,8 +99,11 @@ def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partitio
             return replace(
                 partition,
                 kinds=dict(sorted(kinds.items())),
+                mapper=max([partition.mapper, *map(_mapper_of, files)]),
                 sessions=dict(sorted(reached.items(), key=lambda item: int(item[0]))),
             )
+        case archive.Renormalized():
+            return _renormalized(partition, event)
         case archive.Completed(reason=reason):
             return replace(partition, status="complete", reason=reason, completed_ns=ts_ns)
         case archive.Reopened(reason=reason):
@@ -106,11 +118,30 @@ def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partitio
             return partition
 
 
+def _mapper_of(file: archive.SegmentFile) -> int:
+    try:
+        return parse_segment(file.key).shelf.mapper
+    except Malformed:
+        return 0  # `ssmd data verify` tells it
+
+
+def _renormalized(partition: Partition, event: archive.Renormalized) -> Partition:
+    older = dict(partition.older)
+    for kind, holding in partition.kinds.items():
+        older[kind] = together(older.get(kind, Holding()), holding)
+    kinds: dict[str, Holding] = {}
+    for file in event.files:
+        kinds[file.kind] = with_file(kinds.get(file.kind, Holding()), file)
+    return msgspec.structs.replace(
+        partition, kinds=dict(sorted(kinds.items())), older=dict(sorted(older.items())), mapper=event.mapper
+    )
+
+
 def _pruned(partition: Partition, event: archive.Pruned) -> Partition:
     """Its kinds stay listed, empty, once all of it is gone: nothing is there, and that is no hole."""
     segments = partition.pruned_segments + len(event.keys)
     after = msgspec.structs.replace(partition, pruned_segments=segments, pruned_bytes=partition.pruned_bytes + event.size_bytes)
-    if segments < sum(holding.segments for holding in partition.kinds.values()):
+    if segments < sum(holding.segments for holding in (*partition.kinds.values(), *partition.older.values())):
         return after
     return msgspec.structs.replace(
         after,
@@ -120,6 +151,7 @@ def _pruned(partition: Partition, event: archive.Pruned) -> Partition:
             kind: Holding(ts_recv_first_ns=holding.ts_recv_first_ns, ts_recv_last_ns=holding.ts_recv_last_ns)
             for kind, holding in partition.kinds.items()
         },
+        older={},
     )
 
 
@@ -136,4 +168,17 @@ def with_file(holding: Holding, file: archive.SegmentFile) -> Holding:
     )
 
 
-INVENTORY: Final = Projection(NAME, 2, frozenset({archive.AGGREGATE}), _fold)
+def together(one: Holding, other: Holding) -> Holding:
+    """Both."""
+    starts = [ns for ns in (one.ts_recv_first_ns, other.ts_recv_first_ns) if ns]
+    return Holding(
+        one.segments + other.segments,
+        one.records + other.records,
+        one.size_bytes + other.size_bytes,
+        one.content_bytes + other.content_bytes,
+        min(starts, default=0),
+        max(one.ts_recv_last_ns, other.ts_recv_last_ns),
+    )
+
+
+INVENTORY: Final = Projection(NAME, 3, frozenset({archive.AGGREGATE}), _fold)

@@ -36,6 +36,8 @@ class Manifest(msgspec.Struct, frozen=True):
     `quality_score`: of raw data, the worst connection's, decimal text from 0 to 1; null = not assessed yet.
     `schema_version`: "name:version" of the record definition, "" for raw.
     `journal_position`: of the last event that touched it.
+    `record_count`, `byte_size`, first and last: of the segments that are this version's: not of those that the same mapper
+    made anew. `mapper_versions`, `renormalized`: of raw data alone, as `manifests.Document` has them: what is current.
     """
 
     manifest_version: int
@@ -59,6 +61,8 @@ class Manifest(msgspec.Struct, frozen=True):
     config_commit: str
     journal_position: int
     pruned_segments: int = 0
+    mapper_versions: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    renormalized: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
@@ -70,9 +74,10 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
     Args:
         gaps: at least those that touch the document's date, in any order.
     """
-    held = Holding()
+    held, is_raw = Holding(), document.type == "raw"
     for segment in document.segments:
-        held = with_file(held, _file(document, segment))
+        if is_raw or segment.superseded_by != document.mapper:
+            held = with_file(held, _file(document, segment))
     touching = sorted(
         (gap for gap in gaps if gap.touches(document.date)), key=lambda gap: (gap.start_ns, gap.connection, gap.gap_id)
     )
@@ -100,6 +105,8 @@ def render(document: Document, gaps: Iterable[GapRow]) -> bytes:
         config_commit=document.config,
         journal_position=document.position,
         pruned_segments=document.pruned_segments,
+        mapper_versions=document.mappers if is_raw else msgspec.UNSET,
+        renormalized=document.renormalized if is_raw else msgspec.UNSET,
     )
     return msgspec.json.format(_encoder.encode(manifest), indent=2) + b"\n"
 

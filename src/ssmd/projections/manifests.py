@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from ssmd.archive.keys import parse_segment
+from ssmd.archive.keys import parse_manifest, parse_segment
 from ssmd.domain import archive, capture
 from ssmd.projections.gaps import fold_gap
 from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix, utc_date
@@ -32,8 +32,12 @@ _VERSION: Final = "version"
 DOCUMENTS_PREFIX: Final = row_prefix(_DOCUMENT)
 
 
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    """One object of the directory, and where it comes from in the stream. Fields as in `archive.SegmentFile`."""
+class Segment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One object of the directory, and where it comes from in the stream. Fields as in `archive.SegmentFile`.
+
+    Where records were made anew (`archive.Renormalized`): `made_at` is the journal position of the event that put this
+    object there; `superseded_at`, `superseded_by` that of the event that put others in its place, and their mapper. 0 = none.
+    """
 
     name: str
     partition: str
@@ -47,6 +51,9 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     content_sha256: str
     ts_recv_first_ns: int
     ts_recv_last_ns: int
+    made_at: int = 0
+    superseded_at: int = 0
+    superseded_by: int = 0
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -59,6 +66,8 @@ class Document(msgspec.Struct, frozen=True):
         partitions: connection -> is its day complete; connector_versions: connection -> version, "" = not known.
         created_ns: time of the seal that put the first segment here.
         quality: connection -> score of its latest assessment in millionths; raw only.
+        mappers: versions of the mapper that made records of the date; renormalized: connection -> journal position of the
+            latest `archive.Renormalized`; both raw only: one manifest says what is current of all kinds.
     """
 
     key: str
@@ -76,13 +85,20 @@ class Document(msgspec.Struct, frozen=True):
     position: int = 0
     pruned_segments: int = 0
     quality: dict[str, int] = {}
+    mappers: tuple[int, ...] = ()
+    renormalized: dict[str, int] = {}
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """A date's documents (key -> type), and by type its partitions (connection -> is complete)."""
+    """A date's documents (key -> type), and by type its partitions (connection -> is complete).
+
+    `mappers`, `renormalized`: as the raw `Document` has them.
+    """
 
     documents: dict[str, str] = {}
     partitions: dict[str, dict[str, bool]] = {}
+    mappers: tuple[int, ...] = ()
+    renormalized: dict[str, int] = {}
 
 
 class Dates(msgspec.Struct, frozen=True):
@@ -148,41 +164,100 @@ def _name_version(rows: Rows, recorded: RecordedEvent, feed: str, connection: st
 
 def _fold_archive(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     feed, date, type_, partition = id_parts(recorded.envelope)
+    replace = msgspec.structs.replace
     shelf_key = row_key(SHELF, feed, date)
     shelf = rows.get(shelf_key, Shelf) or Shelf()
     if isinstance(event, archive.SegmentSealed):
-        touched: set[str] = set()
-        for file in event.files:
-            shelf_of_file = parse_segment(file.key).shelf
-            key = shelf_of_file.manifest_key
-            document = rows.get(document_key(key), Document) or Document(
-                key=key,
-                feed=feed,
-                date=date,
-                type=type_,
-                kind=file.kind,
-                schema=shelf_of_file.schema,
-                mapper=shelf_of_file.mapper,
-                partitions={},
-                connector_versions={},
-                created_ns=recorded.envelope.ts_ns,
-            )
-            rows.put(document_key(key), _with_segment(rows, document, partition, event, file))
-            touched.add(key)
-        missing = touched - shelf.documents.keys()
-        if missing:
-            shelf = Shelf(dict(sorted((shelf.documents | dict.fromkeys(missing, type_)).items())), shelf.partitions)
-            _remember_date(rows, feed, date)
+        touched = _sealed(rows, recorded, event)
+    elif isinstance(event, archive.Renormalized):
+        touched = _renormalized(rows, recorded, event, shelf)
+        shelf = replace(shelf, renormalized=dict(sorted((shelf.renormalized | {partition: recorded.position}).items())))
     else:
         touched = _fold_care(rows, shelf, event, type_, partition)
+    missing = touched - shelf.documents.keys()
+    if missing:
+        shelf = replace(shelf, documents=dict(sorted((shelf.documents | dict.fromkeys(missing, type_)).items())))
+        _remember_date(rows, feed, date)
+    shelf = replace(shelf, mappers=_mappers(shelf.mappers, touched))
     standing = _standing(event)
     partitions = shelf.partitions.get(type_, {})
     if partition not in partitions or (standing is not None and partitions[partition] != standing):
         partitions = dict(sorted((partitions | {partition: bool(standing)}).items()))
-        shelf = Shelf(shelf.documents, shelf.partitions | {type_: partitions})
+        shelf = replace(shelf, partitions=shelf.partitions | {type_: partitions})
         touched = {key for key, of_type in shelf.documents.items() if of_type == type_}
     rows.put(shelf_key, shelf)
     _touch(rows, recorded, touched, partitions)
+    _tell_versions(rows, recorded, shelf)
+
+
+def _mappers(known: tuple[int, ...], manifest_keys: Iterable[str]) -> tuple[int, ...]:
+    return tuple(sorted({*known, *(parse_manifest(key).mapper for key in manifest_keys)} - {0}))
+
+
+def _tell_versions(rows: Rows, recorded: RecordedEvent, shelf: Shelf) -> None:
+    """Which versions of records there are, and which are current, on the manifest of the raw lines."""
+    for key in (key for key, of_type in shelf.documents.items() if of_type == "raw"):
+        document = rows.get(document_key(key), Document)
+        if document is not None and (document.mappers, document.renormalized) != (shelf.mappers, shelf.renormalized):
+            told = msgspec.structs.replace(document, mappers=shelf.mappers, renormalized=shelf.renormalized)
+            rows.put(document_key(key), told)
+            _touch(rows, recorded, [key])
+
+
+def _sealed(rows: Rows, recorded: RecordedEvent, event: archive.SegmentSealed) -> set[str]:
+    partition = id_parts(recorded.envelope)[3]
+    touched: set[str] = set()
+    for file in event.files:
+        document = _document_of(rows, recorded, file)
+        place = event.incarnation, event.first_seq, event.last_seq
+        rows.put(document_key(document.key), _with_segment(rows, document, _segment(partition, place, file)))
+        touched.add(document.key)
+    return touched
+
+
+def _renormalized(rows: Rows, recorded: RecordedEvent, event: archive.Renormalized, shelf: Shelf) -> set[str]:
+    """Others take the place of all segments of the partition; of each the first event that did so is told."""
+    partition = id_parts(recorded.envelope)[3]
+    fresh = {file.key for file in event.files}
+    touched: set[str] = set()
+    for key in (key for key, of_type in shelf.documents.items() if of_type != "raw"):
+        document = rows.get(document_key(key), Document)
+        if document is None or all(one.partition != partition for one in document.segments):
+            continue
+        kept = (one for one in document.segments if key.removesuffix("manifest.json") + one.name not in fresh)
+        segments = tuple(
+            msgspec.structs.replace(one, superseded_at=recorded.position, superseded_by=event.mapper)
+            if one.partition == partition and not one.superseded_at
+            else one
+            for one in kept
+        )
+        rows.put(document_key(key), msgspec.structs.replace(document, segments=segments))
+        touched.add(key)
+    for file in event.files:
+        document = _document_of(rows, recorded, file)
+        name = parse_segment(file.key)
+        segment = _segment(partition, (name.incarnation, name.first_seq, name.last_seq), file, made_at=recorded.position)
+        rows.put(document_key(document.key), _with_segment(rows, document, segment))
+        touched.add(document.key)
+    return touched
+
+
+def _document_of(rows: Rows, recorded: RecordedEvent, file: archive.SegmentFile) -> Document:
+    shelf = parse_segment(file.key).shelf
+    feed, date, type_, _ = id_parts(recorded.envelope)
+    key = shelf.manifest_key
+    return rows.get(document_key(key), Document) or Document(
+        key=key,
+        feed=feed,
+        date=date,
+        type=type_,
+        kind=file.kind,
+        schema=shelf.schema,
+        mapper=shelf.mapper,
+        partitions={},
+        connector_versions={},
+        created_ns=recorded.envelope.ts_ns,
+    )
 
 
 def _fold_care(rows: Rows, shelf: Shelf, event: msgspec.Struct, type_: str, partition: str) -> set[str]:
@@ -252,16 +327,15 @@ def _standing(event: msgspec.Struct) -> bool | None:
             return None
 
 
-def _with_segment(
-    rows: Rows, document: Document, partition: str, sealed: archive.SegmentSealed, file: archive.SegmentFile
-) -> Document:
-    version = rows.get(row_key(_VERSION, document.feed, partition), Version)
-    segment = Segment(
+def _segment(partition: str, place: tuple[str, int, int], file: archive.SegmentFile, *, made_at: int = 0) -> Segment:
+    """`place`: incarnation, first and last sequence."""
+    incarnation, first_seq, last_seq = place
+    return Segment(
         name=file.key.rpartition("/")[2],
         partition=partition,
-        incarnation=sealed.incarnation,
-        first_seq=sealed.first_seq,
-        last_seq=sealed.last_seq,
+        incarnation=incarnation,
+        first_seq=first_seq,
+        last_seq=last_seq,
         record_count=file.records,
         byte_size=file.size_bytes,
         sha256=file.sha256,
@@ -269,8 +343,13 @@ def _with_segment(
         content_sha256=file.content_sha256,
         ts_recv_first_ns=file.ts_recv_first_ns,
         ts_recv_last_ns=file.ts_recv_last_ns,
+        made_at=made_at,
     )
-    versions = document.connector_versions | {partition: "" if version is None else version.version}
+
+
+def _with_segment(rows: Rows, document: Document, segment: Segment) -> Document:
+    version = rows.get(row_key(_VERSION, document.feed, segment.partition), Version)
+    versions = document.connector_versions | {segment.partition: "" if version is None else version.version}
     return msgspec.structs.replace(
         document, segments=(*document.segments, segment), connector_versions=dict(sorted(versions.items()))
     )
@@ -299,4 +378,4 @@ def _touch(rows: Rows, recorded: RecordedEvent, keys: Iterable[str], partitions:
             )
 
 
-MANIFESTS: Final = Projection(NAME, 2, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)
+MANIFESTS: Final = Projection(NAME, 3, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)

@@ -16,10 +16,11 @@ from ssmd.projections.access import ClientRow, KeyRow
 from ssmd.projections.captures import Connection, Session
 from ssmd.projections.days import Day, HistoryLine
 from ssmd.projections.gaps import GapFilling, GapRow
-from ssmd.projections.inventory import Holding, Partition
+from ssmd.projections.inventory import SUPERSEDED, Holding, Partition
 from ssmd.projections.projection import utc_date
-from ssmd.projections.quality import Coverage, PartitionQuality
+from ssmd.projections.quality import PartitionQuality
 from ssmd.projections.secmaster import Found, MarketRow, SyncRow
+from ssmd.projections.ticker_days import TickerDay, ticker_days
 from ssmd.projections.troubles import DeadLetter, FeedbackItem
 from ssmd.projections.views import Views
 from ssmd.projections.working_set import decode_row
@@ -50,6 +51,7 @@ class InventoryLine(msgspec.Struct, frozen=True):
     """What there is of one kind in one partition. `kind` "" = the partition is open and holds nothing yet.
 
     `sessions`: session -> last tape entry archived. Times are receive times, 0 = none. Pruned: of the whole partition.
+    `mapper`: the newest version that made the records, 0 = raw; status "superseded": kept, but others took its place.
     """
 
     feed: str
@@ -68,6 +70,7 @@ class InventoryLine(msgspec.Struct, frozen=True):
     pruned_segments: int = 0
     pruned_bytes: int = 0
     holds: dict[str, str] = {}
+    mapper: int = 0
 
 
 class DayInventory(msgspec.Struct, frozen=True):
@@ -75,7 +78,7 @@ class DayInventory(msgspec.Struct, frozen=True):
 
     Attributes:
         status: pruned = all of it; damaged = an object is, and was not repaired; open = of any partition; else complete.
-        lines: of the raw archive; records: normalized ones.
+        lines: of the raw archive; records: normalized ones, without superseded ones; segments, size_bytes: all there is.
         quality_ppm: the worst connection's score in millionths, None = never assessed.
         gaps: known holes that touch the date; open_gaps: those of them that have not ended.
     """
@@ -204,13 +207,10 @@ async def sync_status(views: Views, feed: str) -> SyncRow | None:
     return None if value is None else decode_row(value, SyncRow)
 
 
-async def quality(views: Views, feed: str, date: str) -> tuple[list[PartitionQuality], list[Coverage]]:
-    """What a date's data is worth: by partition, and by ticker."""
-    prefixes = (quality_view.partitions_prefix(feed, date), quality_view.coverage_prefix(feed, date))
-    rows = (await views.read(quality_view.NAME, prefixes=prefixes)).rows
-    partitions = [decode_row(value, PartitionQuality) for key, value in rows.items() if key.startswith(prefixes[0])]
-    coverage = [decode_row(value, Coverage) for key, value in rows.items() if key.startswith(prefixes[1])]
-    return partitions, coverage
+async def quality(views: Views, feed: str, date: str) -> tuple[list[PartitionQuality], list[TickerDay]]:
+    """What a date's data is worth: by partition, and by ticker. Needs the views quality and gaps."""
+    rows = (await views.read(quality_view.NAME, prefixes=[quality_view.partitions_prefix(feed, date)])).rows
+    return [decode_row(value, PartitionQuality) for value in rows.values()], await ticker_days(views, feed, date)
 
 
 async def keys(views: Views) -> list[KeyRow]:
@@ -261,7 +261,10 @@ async def inventory(views: Views, feed: str, date_from: str = "", date_to: str =
         partition = decode_row(value, Partition)
         if partition.date >= date_from and (not date_to or partition.date <= date_to):
             holdings = partition.kinds or {"": Holding()}
-            lines += [_inventory_line(partition, kind, holding) for kind, holding in holdings.items()]
+            of_partition = [_inventory_line(partition, kind, holding) for kind, holding in holdings.items()]
+            superseded = msgspec.structs.replace(partition, status=SUPERSEDED, mapper=0)
+            of_partition += [_inventory_line(superseded, kind, holding) for kind, holding in partition.older.items()]
+            lines += sorted(of_partition, key=lambda line: (line.kind, line.status))
     return lines
 
 
@@ -293,7 +296,7 @@ def _day_inventory(
 ) -> DayInventory:
     scores = [one.score_ppm for one in partitions if one.score_ppm is not None]
     damaged = sum(len(one.damaged) for one in partitions)
-    statuses = {line.status for line in lines}
+    statuses = {line.status for line in lines if line.status != SUPERSEDED}
     status = "damaged" if damaged else "pruned" if statuses == {"pruned"} else "open" if "open" in statuses else "complete"
     pruned = {(line.type, line.partition): (line.pruned_segments, line.pruned_bytes) for line in lines}
     return DayInventory(
@@ -301,7 +304,7 @@ def _day_inventory(
         date=date,
         status=status,
         lines=sum(line.records for line in lines if line.type == "raw"),
-        records=sum(line.records for line in lines if line.type != "raw"),
+        records=sum(line.records for line in lines if line.type != "raw" and line.status != SUPERSEDED),
         segments=sum(line.segments for line in lines),
         size_bytes=sum(line.size_bytes for line in lines),
         quality_ppm=min(scores, default=None),
@@ -332,6 +335,7 @@ def _inventory_line(partition: Partition, kind: str, holding: Holding) -> Invent
         pruned_segments=partition.pruned_segments,
         pruned_bytes=partition.pruned_bytes,
         holds=partition.holds,
+        mapper=partition.mapper,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from ssmd.application.handler import Application
 from ssmd.archive.backfilled import is_backfill
-from ssmd.archive.reading import chains, raw_lines, segment_content
+from ssmd.archive.reading import raw_chains, raw_lines, segment_content
 from ssmd.archive.shelf_manifest import raw_shelf, read_manifest
 from ssmd.archive.storage import Storage
 from ssmd.clock import DayCalendar
@@ -93,10 +93,9 @@ async def _dates(storage: Storage, env: str, feed: str, date: str, calendar: Day
     manifest = await read_manifest(storage, raw_shelf(env, feed, date))
     if manifest is None or not manifest.segments:
         raise Rejected("nothing-archived", f"nothing of {feed} is archived for {date}", mend="ssmd data inventory")
-    shelf = raw_shelf(env, feed, date)
     first = calendar_date.fromisoformat(date)
-    for chain in chains(manifest):
-        async for content in segment_content(storage, shelf.prefix + chain[0].name, chain[0]):
+    for chain in await raw_chains(storage, raw_shelf(env, feed, date)):
+        async for content in segment_content(storage, chain[0].key, chain[0].segment):
             line = next(read_lines([content.partition(b"\n")[0]]))
             first = min(first, calendar_date.fromisoformat(calendar.day_of(line.session)[0]))
             break

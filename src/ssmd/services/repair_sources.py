@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from ssmd.archive.continuity import Place, Unit
-from ssmd.archive.reading import raw_lines
+from ssmd.archive.reading import Wanted, raw_lines
+from ssmd.archive.record_segments import Making, PartitionWriter
 from ssmd.archive.repair import Target
 from ssmd.archive.segment import SegmentFacts, SegmentWriter
 from ssmd.archive.shelf_manifest import raw_shelf
 from ssmd.archive.storage import Storage
-from ssmd.clock import date_of
+from ssmd.clock import DayCalendar
 from ssmd.errors import Malformed, Rejected
 from ssmd.exchanges.adapter import Mapper
 from ssmd.schemas.blocks import Entry
@@ -32,6 +33,7 @@ from ssmd.streams.publisher import EntryPlace
 from ssmd.streams.tape_cursor import TapeCursor
 from ssmd.streams.tape_files import indexes
 from ssmd.streams.transport import StreamMessage, Transport
+from ssmd.transforms.renormalize import mapped
 
 MakeMapper = Callable[[int], Mapper]
 PATIENCE_S: Final = 5.0
@@ -55,17 +57,23 @@ class Source(Protocol):
 
 
 class Made(NamedTuple):
-    """How files of this environment are written. `level`: of zstd."""
+    """How files of this environment are written. `level`: of zstd; `segment_bytes`: content of a segment."""
 
     env: str
     feed: str
     zone: str
     level: int
+    segment_bytes: int = 64 << 20
 
 
 def not_here(why: str) -> Rejected:
     """What a source raises that does not have a file."""
     return Rejected("not-here", why)
+
+
+def _check_streamed(target: Target) -> None:
+    if not target.stretches:
+        raise not_here("its records were made anew from the raw archive")
 
 
 def _intake(target: Target, made: Made) -> Intake:
@@ -134,6 +142,7 @@ class StreamSource:
         self._made = made
 
     async def make(self, target: Target, path: Path) -> SegmentFacts:
+        _check_streamed(target)
         intake = _intake(target, self._made)
         state = await self._transport.state(intake.stream)
         is_same = state.incarnation == target.incarnation
@@ -170,6 +179,7 @@ class TapeSource:
         self._make_mapper = make_mapper
 
     async def make(self, target: Target, path: Path) -> SegmentFacts:
+        _check_streamed(target)
         return await asyncio.to_thread(self._make, target, path)
 
     def _make(self, target: Target, path: Path) -> SegmentFacts:
@@ -235,9 +245,11 @@ class RawSource:
     async def make(self, target: Target, path: Path) -> SegmentFacts:
         if not target.mapper:
             raise not_here("raw lines cannot be made from records")
-        today = self._make_mapper(target.stretches[0].session).version
+        today = self._make_mapper(1).version
         if today != target.mapper:
             raise not_here(f"mapper {target.mapper} made the records, this ssmd has {today}")
+        if not target.stretches:
+            return await self._make_anew(target, path)
         writer = SegmentWriter(path, self._made.level)
         try:
             reached: dict[int, int] = {}
@@ -250,6 +262,26 @@ class RawSource:
             return await asyncio.to_thread(writer.finish)
         finally:
             writer.close()
+
+    async def _make_anew(self, target: Target, path: Path) -> SegmentFacts:
+        """As `services.renormalizer` made it: all segments of its partition, for one of them."""
+        shelf, partition = target.name.shelf, target.name.partition
+        calendar = DayCalendar(self._made.zone)
+        wanted = Wanted(shelf.env, shelf.feed, shelf.date)
+        making = Making(shelf.env, shelf.feed, shelf.date, target.mapper, self._made.level, self._made.segment_bytes)
+        writer = PartitionWriter(making, partition, path.parent, f"{path.name}-anew")
+        try:
+            async for batch in mapped(self._storage, wanted, self._make_mapper, lambda ns: calendar.day_of(ns)[0]):
+                await asyncio.to_thread(
+                    writer.take, [(one.ordinal, one.records) for one in batch if one.connection == partition]
+                )
+            for one in await asyncio.to_thread(writer.finish):
+                if one.name == target.name._replace(revision=0):
+                    one.path.replace(path)
+                    return one.facts
+        finally:
+            writer.discard()
+        raise not_here("made anew today its records are others, or cut otherwise (archive.segment_bytes)")
 
     async def _records(self, target: Target, reached: dict[int, int]) -> AsyncIterator[tuple[bytes, int, int, int]]:
         """Encoded records of the target's kind, in order of their entries, in pieces."""
@@ -279,7 +311,8 @@ class RawSource:
         """The entries of the target's sessions from their beginning to its last."""
         last = {one.session: one.last_n for one in target.stretches}
         shelf = target.name.shelf
-        for date in sorted({*(date_of(session) for session in last), shelf.date}):
+        calendar = DayCalendar(self._made.zone)
+        for date in sorted({*(calendar.day_of(session)[0] for session in last), shelf.date}):
             async for lines in raw_lines(self._storage, raw_shelf(shelf.env, shelf.feed, date)):
                 for connection, session, entry in lines:
                     before = reached.get(session, 0)

@@ -63,7 +63,7 @@ class Repairer(NamedTuple):
         for number, finding in enumerate(damaged, 1):
             target = seals.target(finding.key)
             if target is None:
-                why = "no seal says of which messages it was made; ssmd data renormalize makes its day anew"
+                why = "no seal says of which messages it was made"
                 repairs.append(Repair(finding.key, finding.problem, "", "", finding.key, {"seal": why}))
                 continue
             repairs.append(await self._mend(target, finding, is_dry=is_dry))

@@ -95,6 +95,8 @@ class _Sealed:
         self.files: dict[str, archive.SegmentFile] = {}
         self.pruned: set[str] = set()
         self.replaced: set[str] = set()
+        self.superseded: dict[str, int] = {}
+        self._partitions: dict[tuple[str, ...], set[str]] = {}
         self.findings: list[Finding] = []
 
     async def read(self, journal: Journal, scope: Scope) -> None:
@@ -114,18 +116,27 @@ class _Sealed:
                     place = f"journal position {recorded.position}"
                     self.findings.append(Finding(place, "unreadable", error.message))
                     continue
-                self._apply(event)
+                self._apply(recorded.envelope.aggregate_key.parts, event)
 
-    def _apply(self, event: object) -> None:
+    def _apply(self, parts: tuple[str, ...], event: object) -> None:
+        of_partition = self._partitions.setdefault(parts, set())
+        if isinstance(event, archive.Renormalized):
+            for key in of_partition:
+                self.superseded.setdefault(key, event.mapper)
         if isinstance(event, archive.SegmentSealed | archive.Renormalized):
             for file in event.files:
                 self.files[file.key] = file
                 self.pruned.discard(file.key)
+                self.superseded.pop(file.key, None)
+                of_partition.add(file.key)
         elif isinstance(event, archive.Repaired) and event.file is not None:
             # The damaged object may stay where it is: nobody reads it any more.
             if self.files.pop(event.key, None) is not None:
                 self.replaced.add(event.key)
             self.files[event.file.key] = event.file
+            of_partition.add(event.file.key)
+            if event.key in self.superseded:
+                self.superseded[event.file.key] = self.superseded.pop(event.key)
         elif isinstance(event, archive.Pruned):
             for key in event.keys:
                 self.files.pop(key, None)
@@ -157,7 +168,7 @@ async def verify(
         size_bytes += file.size_bytes
         if progress is not None:
             progress(number, len(sealed.files))
-    manifests = await _check_manifests(storage, scope, sealed.files.values(), stored, findings)
+    manifests = await _check_manifests(storage, scope, sealed, stored, findings)
     await sealed.read(journal, scope)
     known = sealed.files.keys() | sealed.replaced
     for key in (key for key in stored if not key.endswith("/manifest.json") and key not in known):
@@ -234,11 +245,11 @@ def _sha256(data: bytes) -> str:
 
 
 async def _check_manifests(
-    storage: Storage, scope: Scope, files: Iterable[archive.SegmentFile], stored: Iterable[str], findings: list[Finding]
+    storage: Storage, scope: Scope, sealed: _Sealed, stored: Iterable[str], findings: list[Finding]
 ) -> int:
     """Hold every manifest against the seals; how many there should be."""
     wanted: dict[str, dict[str, archive.SegmentFile]] = {}
-    for file in files:
+    for file in sealed.files.values():
         try:
             shelf = parse_segment(file.key).shelf
         except Malformed as error:
@@ -257,14 +268,16 @@ async def _check_manifests(
         except Malformed as error:
             findings.append(Finding(key, "manifest-differs", error.message))
             continue
-        detail = _difference(manifest, key.removesuffix("manifest.json"), of_shelf, scope)
+        detail = _difference(manifest, key.removesuffix("manifest.json"), of_shelf, sealed.superseded)
+        if not detail and manifest.feed != scope.feed:
+            detail = f"it is of feed {manifest.feed}"
         if detail:
             findings.append(Finding(key, "manifest-differs", detail))
     return len(wanted)
 
 
-def _difference(manifest: ShelfManifest, prefix: str, files: dict[str, archive.SegmentFile], scope: Scope) -> str:
-    """What a manifest says otherwise than the seals, "" = nothing."""
+def _difference(manifest: ShelfManifest, prefix: str, files: dict[str, archive.SegmentFile], superseded: dict[str, int]) -> str:
+    """What a manifest says otherwise than the seals, "" = nothing. `superseded`: keys, and the mapper of what came instead."""
     named = {prefix + segment.name: segment for segment in manifest.segments}
     absent, foreign = sorted(files.keys() - named.keys()), sorted(named.keys() - files.keys())
     if absent:
@@ -274,9 +287,11 @@ def _difference(manifest: ShelfManifest, prefix: str, files: dict[str, archive.S
     for key, segment in named.items():
         file = files[key]
         told = (segment.byte_size, segment.sha256, segment.content_bytes, segment.content_sha256, segment.record_count)
-        if told != (file.size_bytes, file.sha256, file.content_bytes, file.content_sha256, file.records):
+        is_told = told == (file.size_bytes, file.sha256, file.content_bytes, file.content_sha256, file.records)
+        if not is_told or segment.superseded_by != superseded.get(key, 0):
             return f"of {key} it says {told}, sealed was otherwise"
-    totals = sum(file.records for file in files.values()), sum(file.size_bytes for file in files.values())
+    own = [file for key, file in files.items() if superseded.get(key, 0) != (manifest.mapper_version or -1)]
+    totals = sum(file.records for file in own), sum(file.size_bytes for file in own)
     if (manifest.record_count, manifest.byte_size) != totals:
         return f"it says {manifest.record_count} records in {manifest.byte_size} bytes, sealed are {totals[0]} in {totals[1]}"
-    return "" if manifest.feed == scope.feed else f"it is of feed {manifest.feed}"
+    return ""

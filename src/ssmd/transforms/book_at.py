@@ -12,6 +12,7 @@ from ssmd.archive.segment_index import Group, Place
 from ssmd.archive.shelf_manifest import ArchivedGap, raw_shelf, read_manifest
 from ssmd.archive.storage import Storage
 from ssmd.archive.ticker_reading import part_records, parts
+from ssmd.archive.versions import resolved
 from ssmd.clock import iso_of
 from ssmd.errors import Rejected
 from ssmd.exchanges.book import Book
@@ -64,7 +65,8 @@ async def book_at(storage: Storage, wanted: Wanted, ticker: str, at_ns: int, dep
         Malformed, Unavailable: as `reading.records`.
     """
     window = Window(0, at_ns + 1)
-    of_ticker = wanted._replace(tickers=frozenset({ticker}), window=window)
+    known = await resolved(storage, wanted)
+    of_ticker = known._replace(tickers=frozenset({ticker}), window=window)
     last = await _last_snapshot(storage, of_ticker, ticker)
     if last is None:
         raise Rejected(

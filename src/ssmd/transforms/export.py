@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 import msgspec
 
 from ssmd.archive.reading import ALL_DAY, Wanted, chains, record_contents, records
-from ssmd.archive.shelf_manifest import read_manifest, record_shelf
 from ssmd.archive.storage import Storage
+from ssmd.archive.versions import record_segments, resolved
 from ssmd.errors import Unavailable
 from ssmd.schemas.codecs import RecordEncoder
 from ssmd.schemas.record_columns import book_columns
@@ -120,6 +120,7 @@ async def export(storage: Storage, request: Request) -> list[Exported]:
     try:
         request.directory.mkdir(parents=True, exist_ok=True)
         made = []
+        request = request._replace(wanted=await resolved(storage, request.wanted))
         for kind in request.wanted.kinds:
             one = await _export_kind(storage, request, kind)
             if one is not None:
@@ -167,8 +168,7 @@ async def _is_plain(storage: Storage, wanted: Wanted) -> bool:
     """Whether all of a kind is wanted, and it is in order as it lies."""
     if wanted.tickers or wanted.window != ALL_DAY:
         return False
-    manifest = await read_manifest(storage, record_shelf(wanted.env, wanted.feed, wanted.date, "book", wanted.mapper))
-    return manifest is not None and len(chains(manifest)) == 1
+    return len(chains(await record_segments(storage, wanted, "book"))) == 1
 
 
 async def _book_batches(storage: Storage, wanted: Wanted) -> AsyncIterator[Any]:

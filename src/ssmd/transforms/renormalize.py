@@ -6,15 +6,17 @@ an earlier date are read from there on, and their earlier records thrown away.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from ssmd.archive.reading import Wanted, raw_lines, records
 from ssmd.archive.shelf_manifest import raw_shelf
 from ssmd.archive.storage import Storage
+from ssmd.archive.versions import resolved
 from ssmd.clock import date_of
 from ssmd.errors import Malformed
 from ssmd.exchanges.adapter import Mapper
@@ -40,31 +42,50 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What came out. `made` and `archived` are records by kind; `differences` the first `SHOWN_MAX` of `differing`."""
+    """What came out. `made` and `archived` are records by kind; `differences` the first `SHOWN_MAX` of `differing`.
+
+    `mappers_archived`: versions the date has records of, one where one was asked for; `by_session`: `differing`, by session.
+    """
 
     date: str
-    mapper_archived: int
+    mappers_archived: tuple[int, ...]
     mapper_today: int
     made: dict[str, int]
     archived: dict[str, int]
     differing: int
     differences: tuple[Difference, ...]
+    by_session: dict[int, int]
 
     @property
     def is_equal(self) -> bool:
         return not self.differing
 
 
-async def renormalized(storage: Storage, wanted: Wanted, make_mapper: MakeMapper) -> AsyncIterator[Sequence[Record]]:
-    """The records of a date as `make_mapper`'s mappers make them from the raw archive, in the order of the raw lines.
+class MappedEntry(NamedTuple):
+    """What became of one entry of the date: `ordinal` counts those of its connection from 1."""
+
+    connection: str
+    session: int
+    ordinal: int
+    records: Sequence[Record]
+
+
+async def mapped(
+    storage: Storage, wanted: Wanted, make_mapper: MakeMapper, day_of: Callable[[int], str] = date_of
+) -> AsyncIterator[list[MappedEntry]]:
+    """Every entry of a date as `make_mapper`'s mappers see it, in the order of the raw lines, in batches.
+
+    Args:
+        day_of: the archive's date of an instant (UTC ns).
 
     Raises:
         Malformed: a session's beginning is not archived, or entries of it are missing: its records would be others.
     """
     mappers: dict[tuple[str, int], tuple[Mapper, int]] = {}
-    for on_date in await _dates(storage, wanted):
+    ordinals: Counter[str] = Counter()
+    for on_date in await _dates(storage, wanted, day_of):
         async for lines in raw_lines(storage, raw_shelf(wanted.env, wanted.feed, on_date)):
-            made: list[Record] = []
+            made: list[MappedEntry] = []
             for connection, session, entry in lines:
                 key = connection, session
                 mapper, reached = mappers.get(key) or (make_mapper(session), 0)
@@ -74,32 +95,52 @@ async def renormalized(storage: Storage, wanted: Wanted, make_mapper: MakeMapper
                         mend="ssmd data verify",
                     )
                 mappers[key] = mapper, entry.n
-                made += mapper.map(entry).records
-            if on_date == wanted.date and made:
+                records_of = mapper.map(entry).records
+                if on_date == wanted.date:
+                    ordinals[connection] += 1
+                    made.append(MappedEntry(connection, session, ordinals[connection], records_of))
+            if made:
                 yield made
 
 
-async def _dates(storage: Storage, wanted: Wanted) -> list[str]:
+async def flattened(batches: AsyncIterator[list[MappedEntry]]) -> AsyncIterator[Sequence[Record]]:
+    """The records alone."""
+    async for batch in batches:
+        if found := [record for entry in batch for record in entry.records]:
+            yield found
+
+
+async def _dates(storage: Storage, wanted: Wanted, day_of: Callable[[int], str]) -> list[str]:
     """The date, and those before it on which its sessions began."""
     first = wanted.date
     async for lines in raw_lines(storage, raw_shelf(wanted.env, wanted.feed, wanted.date)):
-        for line in lines:
-            first = min(first, date_of(line.session))
+        for session in {line.session for line in lines}:
+            first = min(first, day_of(session))
     day, last = date.fromisoformat(first), date.fromisoformat(wanted.date)
     day = max(day, last - timedelta(days=DAYS_BACK_MAX))
     return [(day + timedelta(days=number)).isoformat() for number in range((last - day).days + 1)]
 
 
 async def compare(storage: Storage, wanted: Wanted, make_mapper: MakeMapper) -> Comparison:
-    """Make the records of a date again and hold them against those archived by mapper `wanted.mapper`.
+    """Make the records of a date again and hold them against those archived (`wanted.mapper`).
 
     Raises:
-        Malformed, Unavailable: as `renormalized` and `reading.records`.
+        Malformed, Unavailable: as `mapped` and `reading.records`.
     """
+    return await compared(storage, wanted, flattened(mapped(storage, wanted, make_mapper)), make_mapper(1).version)
+
+
+async def compared(storage: Storage, wanted: Wanted, fresh: AsyncIterator[Sequence[Record]], version: int) -> Comparison:
+    """Hold `fresh`, records of a date in order that mapper `version` made, against the archived ones; it is read to its end.
+
+    Raises:
+        Malformed, Unavailable: as `fresh` and `reading.records`.
+    """
+    known = await resolved(storage, wanted._replace(keeps_duplicates=True))
     made, archived = _Counted(), _Counted()
     found = _Differences()
-    ours = _Ahead(renormalized(storage, wanted, make_mapper), made)
-    theirs = _Ahead(records(storage, wanted), archived)
+    ours = _Ahead(fresh, made)
+    theirs = _Ahead(records(storage, known), archived)
     while True:
         one, other = await ours.first(), await theirs.first()
         if one is None and other is None:
@@ -119,8 +160,9 @@ async def compare(storage: Storage, wanted: Wanted, make_mapper: MakeMapper) -> 
             found.add(other, one)
             ours.pop()
             theirs.pop()
+    mappers = (wanted.mapper,) if wanted.mapper else known.versions.mappers if known.versions else ()
     return Comparison(
-        wanted.date, wanted.mapper, make_mapper(1).version, made.by_kind, archived.by_kind, found.count, tuple(found.shown)
+        wanted.date, mappers, version, made.by_kind, archived.by_kind, found.count, tuple(found.shown), found.by_session
     )
 
 
@@ -162,11 +204,14 @@ class _Ahead:
 class _Differences:
     def __init__(self) -> None:
         self.count = 0
+        self.by_session: dict[int, int] = {}
         self.shown: list[Difference] = []
 
     def add(self, archived: Record | None, made: Record | None) -> None:
         self.count += 1
         record = made or archived
+        if record is not None:
+            self.by_session[record.session] = self.by_session.get(record.session, 0) + 1
         if record is None or len(self.shown) >= SHOWN_MAX:
             return
         self.shown.append(

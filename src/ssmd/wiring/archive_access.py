@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ssmd.archive.reading import ALL_DAY, Wanted, Window, chains, segment_content
+from ssmd.archive.reading import ALL_DAY, Wanted, Window, raw_chains, segment_content
 from ssmd.archive.shelf_manifest import KINDS, raw_shelf, read_manifest
 from ssmd.clock import SystemClock
 from ssmd.errors import Misconfigured, Rejected, Unavailable
-from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.services.replayer import Replayer
 from ssmd.wiring.backends import open_storage
 from ssmd.wiring.environment import ResolvedEnvironment
 
 if TYPE_CHECKING:
     from ssmd.archive.keys import Shelf
-    from ssmd.archive.shelf_manifest import ShelfManifest
     from ssmd.archive.storage import Storage
     from ssmd.clock import Clock
     from ssmd.services.simulator.config import SimulatorConfig
@@ -55,10 +53,10 @@ async def reading_storage(environment: ResolvedEnvironment, variables: Mapping[s
 
 
 def wanted_of(
-    environment: ResolvedEnvironment, date: str, kinds: tuple[str, ...] = (), tickers: tuple[str, ...] = ()
+    environment: ResolvedEnvironment, date: str, kinds: tuple[str, ...] = (), tickers: tuple[str, ...] = (), mapper: int = 0
 ) -> Wanted:
-    """The records of `date` as this ssmd's mapper made them."""
-    return Wanted(environment.name, environment.document.feed, date, KalshiMapper.version, kinds or KINDS, frozenset(tickers))
+    """The records of `date`: the current ones, or those that version `mapper` made."""
+    return Wanted(environment.name, environment.document.feed, date, mapper, kinds or KINDS, frozenset(tickers))
 
 
 @asynccontextmanager
@@ -88,7 +86,7 @@ async def day_as_capture(
             await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=directory, prefix=f"{date}-", suffix=".jsonl") as target:
                 if window == ALL_DAY and not ticker:
-                    pieces = _stored(storage, shelf, manifest)
+                    pieces = _stored(storage, shelf)
                 else:
                     player = Replayer(storage, shelf.env, shelf.feed, clock=SystemClock(), sleep=asyncio.sleep)
                     pieces = player.raw(date, window=window, ticker=ticker)
@@ -100,11 +98,11 @@ async def day_as_capture(
             raise Unavailable(f"{directory}: {error.strerror or error}", mend="make room, or the directory writable") from error
 
 
-async def _stored(storage: Storage, shelf: Shelf, manifest: ShelfManifest) -> AsyncIterator[bytes]:
+async def _stored(storage: Storage, shelf: Shelf) -> AsyncIterator[bytes]:
     """What the segments hold, connection by connection: the simulated venue plays each by itself."""
-    for chain in chains(manifest):
-        for segment in chain:
-            async for content in segment_content(storage, shelf.prefix + segment.name, segment):
+    for chain in await raw_chains(storage, shelf):
+        for one in chain:
+            async for content in segment_content(storage, one.key, one.segment):
                 yield content
 
 

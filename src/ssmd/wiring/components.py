@@ -342,13 +342,12 @@ async def _worker(parts: Parts) -> Component:
 
 def _past_books(parts: Parts) -> PastBooks:
     from ssmd.clock import DayCalendar  # noqa: PLC0415 - a component imports what it uses
-    from ssmd.exchanges.kalshi.normalize import KalshiMapper  # noqa: PLC0415 - as above
     from ssmd.gateway.past_books import PastBooks  # noqa: PLC0415 - as above
 
     environment, document = parts.environment, parts.environment.document
     storage = open_storage(environment, parts.variables)
     parts.stack.push_async_callback(storage.close)
-    return PastBooks(storage, environment.name, document.feed, KalshiMapper.version, DayCalendar(document.timezone))
+    return PastBooks(storage, environment.name, document.feed, DayCalendar(document.timezone))
 
 
 def tls_files(environment: ResolvedEnvironment) -> TlsFiles | None:

@@ -60,6 +60,7 @@ async def repair_archive(
                 environment.document.feed,
                 environment.document.timezone,
                 environment.document.archive.zstd_level,
+                environment.document.archive.segment_bytes,
             )
             replica = open_replica(environment, asker.variables)
             if replica is not None:
