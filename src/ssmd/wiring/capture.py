@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ssmd.errors import Misconfigured
+from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.registry.shards import shard_of
 from ssmd.services.connector.group import ConnectorGroup
 from ssmd.services.connector.universe import Selection, Universe
@@ -62,7 +63,14 @@ def capture_group(
 ) -> ConnectorGroup:
     """The connections of `part`, not started."""
     capture = document.capture
-    selection = Selection(capture.tickers, capture.series, capture.categories, capture.events, tickers_max=capture.tickers_max)
+    selection = Selection(
+        capture.tickers,
+        capture.series,
+        capture.categories,
+        capture.events,
+        is_apart=is_combo,
+        tickers_max=capture.tickers_max,
+    )
     if part.name:
         selection = selection._replace(
             tickers=tuple(one for one in capture.tickers if shard_of(document.shards, one) == part.name),

@@ -15,21 +15,29 @@ from ssmd.application.handler import Application
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.identifiers import system_random
 from ssmd.services.connector import group as groups
+from ssmd.services.connector import kalshi_listing
 from ssmd.services.connector.group import ConnectorGroup
 from ssmd.services.connector.kalshi_venue import KalshiAccess
 from ssmd.services.connector.service import ConnectorService
 from ssmd.services.connector.universe import Selection, Universe
 from ssmd.services.connector.venue import Venue
+from ssmd.services.kalshi_rest.client import RestSettings
 from ssmd.services.simulator.config import FaultOrder, SimulatorConfig
 
 CHANNELS = ("orderbook_delta", "trade", "market_lifecycle_v2")
 
 
-def group_of(system: Bench, selection: Selection = Selection(), *, room: int) -> ConnectorGroup:  # noqa: B008 - immutable
+def group_of(
+    system: Bench,
+    selection: Selection = Selection(),  # noqa: B008 - immutable
+    *,
+    room: int,
+    channels: tuple[str, ...] = CHANNELS,
+) -> ConnectorGroup:
     access = KalshiAccess(
         rest_url=system.simulator.rest_url,
         websocket_url=system.simulator.websocket_url,
-        channels=CHANNELS,
+        channels=channels,
         tickers=(),
         tickers_max=1000,
         clock=system.clock,
@@ -46,7 +54,7 @@ def group_of(system: Bench, selection: Selection = Selection(), *, room: int) ->
         member,
         system_random,
         instance="main",
-        channels=CHANNELS,
+        channels=channels,
         tickers_per_connection=room,
     )
 
@@ -101,12 +109,16 @@ async def test_a_listing_that_is_refused_for_now_loses_no_market(
     tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "REFRESH_SOON_S", 0.2)
+    # Pages that lead in circles, and less patience than the venue asks for: the listing itself has to be read again.
+    monkeypatch.setattr(kalshi_listing, "PAGE_LIMIT", 2)
+    monkeypatch.setattr(kalshi_listing, "PATIENCE", RestSettings(tries_max=2, pause_first_s=0.005, pause_max_s=0.01))
     faults = (FaultOrder(kind=kind, count=6, path="/markets"),)
     async with bench(tmp_path, SimulatorConfig(seed=2, markets=6, rate=50, require_auth=False, faults=faults)) as system:
         group = group_of(system, room=100)
         async with running(group) as task:
             await until(lambda: has_all(group, 6), "all markets placed", task)
             assert group.health().ok, group.health().reason
+            assert system.simulator._faults.fired == {kind: 6}
 
 
 async def test_commands_handshakes_and_calls_refused_in_a_storm_lose_no_market(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from ssmd.errors import Rejected, Unavailable
+from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.exchanges.adapter import Subscription
 from ssmd.identifiers import RandomBytes
 from ssmd.services.component import Health
@@ -86,6 +86,7 @@ class ConnectorGroup:
         self._rooms: dict[int, int] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._refreshed_s = 0.0
+        self._refreshing = asyncio.Lock()
         self._away = ""
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("connector").bind(connection=instance)
@@ -195,7 +196,8 @@ class ConnectorGroup:
                 try:
                     await self._refresh()
                     attempt = 0
-                except Unavailable as error:
+                except (Unavailable, Misconfigured) as error:
+                    # A key that is refused here does not end connections that live: the next handshake judges it.
                     attempt += 1
                     self._away = error.message
                     self._log.warning("listing-not-read", reason=error.message)
@@ -203,9 +205,13 @@ class ConnectorGroup:
             await asyncio.sleep(FOLLOW_S)
 
     async def _refresh(self) -> None:
-        await self.universe.refresh()
+        """Read the listing, unless somebody else just did."""
+        before_s = self._refreshed_s
+        async with self._refreshing:
+            if self._refreshed_s == before_s:
+                await self.universe.refresh()
+                self._refreshed_s = asyncio.get_running_loop().time()
         self._away = ""
-        self._refreshed_s = asyncio.get_running_loop().time()
         self._assign()
 
     def _make_room(self, without_room: Sequence[frozenset[str]]) -> None:

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-import httpx
 import msgspec
 
 from ssmd.clock import Clock
-from ssmd.errors import Malformed, Unavailable
+from ssmd.errors import Malformed, Misconfigured, Rejected, Unavailable
+from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.exchanges.kalshi.schedule import STANDING, Schedule, schedule_of
-from ssmd.identifiers import RandomBytes
 from ssmd.services.connector.universe import Listed
-from ssmd.streams.backoff import backoff_s
+from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
 
 PAGE_LIMIT: Final = 1000
-PAGES_MAX: Final = 1000
-TIMEOUT_S: Final = 10.0
-ATTEMPTS_MAX: Final = 6
+PATIENCE: Final = RestSettings(tries_max=6, deadline_s=30.0, pause_first_s=0.25, pause_max_s=5.0)
+"""Whoever asks has a connection to look after; what is not had within this is asked again later."""
+ONCE: Final = RestSettings(tries_max=1)
 SCHEDULE_EVERY_NS: Final = 3_600_000_000_000
 Answer = TypeVar("Answer")
-_RETRYABLE: Final = frozenset({429, 500, 502, 503, 504})
+MakeClient = Callable[[RestSettings], KalshiRest]
 
 
 class _Market(msgspec.Struct):
     ticker: str
     event_ticker: str = ""
-
-
-class _Page(msgspec.Struct):
-    markets: list[_Market]
-    cursor: str = ""
 
 
 class _Series(msgspec.Struct):
@@ -45,80 +39,71 @@ class _SeriesList(msgspec.Struct):
 
 
 class KalshiListing:
-    """`universe.Listing`.
+    """`universe.Listing`. All its calls raise Misconfigured where the key is refused and `is_final` says that it stays so.
 
     Args:
-        sign: the headers of a GET of an url.
+        client: makes a client; it is closed after each question.
+        is_final: whether a refused key counts as wrong by now, by what the venue said.
     """
 
-    def __init__(self, rest_url: str, sign: Callable[[str], dict[str, str]], random: RandomBytes) -> None:
-        self._rest_url = rest_url
-        self._sign = sign
-        self._random = random
+    def __init__(self, client: MakeClient, is_final: Callable[[str], bool]) -> None:
+        self._client = client
+        self._is_final = is_final
 
     async def open_markets(self, *, series: str = "", event: str = "", limit: int = 0) -> Sequence[Listed]:
-        """Open markets without combos, in the venue's order, each once; no further page once there are `limit` (0 = all).
+        """Open markets, in the venue's order, each once; no further page once there are `limit` (0 = all).
+
+        Combos only where their series or event is named: there are too many of them to take them for wanted.
 
         Raises:
-            Unavailable: no answer after ATTEMPTS_MAX attempts, one that does not fit, or a cursor that goes in circles.
+            Unavailable: the listing cannot be had now.
         """
-        url = f"{self._rest_url}/markets"
-        wanted = {"status": "open", "mve_filter": "exclude", "limit": str(PAGE_LIMIT)}
-        wanted |= {"series_ticker": series} if series else {}
-        wanted |= {"event_ticker": event} if event else {}
-        found: dict[str, Listed] = {}
-        cursor, seen = "", set[str]()
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-            for _ in range(PAGES_MAX):
-                body = await self._ask(client, url, wanted | ({"cursor": cursor} if cursor else {}))
-                page = _decoded(body, _Page, url)
-                # Long listings must not hold up the frames that come meanwhile.
-                await asyncio.sleep(0)
-                found.update((one.ticker, Listed(one.ticker, one.event_ticker)) for one in page.markets)
-                cursor = page.cursor
-                if not cursor or 0 < limit <= len(found):
-                    return tuple(found.values())
-                if cursor in seen:
-                    raise Unavailable(f"the listing at {url} goes in circles: cursor {cursor[:40]!r} came twice")
-                seen.add(cursor)
-        raise Unavailable(f"the listing at {url} has more than {PAGES_MAX} pages")
+        params = {"status": "open", "limit": str(PAGE_LIMIT)}
+        params |= {"series_ticker": series} if series else {}
+        params |= {"event_ticker": event} if event else {}
+        if not is_combo(series or event):
+            params["mve_filter"] = "exclude"
+        found: list[Listed] = []
+        try:
+            async with self._client(PATIENCE) as client:
+                async for rows in client.pages("/markets", params, rows="markets", key="ticker"):
+                    # Long listings must not hold up the frames that come meanwhile.
+                    await asyncio.sleep(0)
+                    markets = [_decoded(bytes(row), _Market, "/markets") for row in rows]
+                    found += [Listed(one.ticker, one.event_ticker) for one in markets]
+                    if 0 < limit <= len(found):
+                        break
+        except Rejected as error:
+            raise self._refused(error) from error
+        return found
 
     async def series_of(self, category: str) -> Sequence[str]:
         """The series of a category, sorted. Raises as `open_markets`."""
-        url = f"{self._rest_url}/series"
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-            answer = _decoded(await self._ask(client, url, {"category": category}), _SeriesList, url)
+        answer = _decoded(await self._ask("/series", {"category": category}, PATIENCE), _SeriesList, "/series")
         return sorted({one.ticker for one in answer.series or ()})
 
     async def schedule(self) -> bytes:
-        """The body of `/exchange/schedule`; asked once. Raises Unavailable."""
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-            return await self._ask(client, f"{self._rest_url}/exchange/schedule", {}, attempts=1)
+        """The body of `/exchange/schedule`; asked once. Raises as `open_markets`."""
+        return await self._ask("/exchange/schedule", {}, ONCE)
 
-    async def _ask(self, client: httpx.AsyncClient, url: str, params: Mapping[str, str], attempts: int = ATTEMPTS_MAX) -> bytes:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                answer = await client.get(url, params=dict(params), headers=self._sign(url))
-            except httpx.HTTPError as error:
-                trouble = f"cannot reach {url}: {error or type(error).__name__}"
-            else:
-                if answer.status_code == httpx.codes.OK:
-                    return answer.content
-                trouble = f"{url} answered {answer.status_code}: {answer.text[:200]}"
-                if answer.status_code not in _RETRYABLE:
-                    raise Unavailable(trouble)
-            if attempt >= attempts:
-                raise Unavailable(trouble)
-            await asyncio.sleep(backoff_s(attempt, self._random, first_s=0.25, max_s=5.0))
+    async def _ask(self, path: str, params: dict[str, str], settings: RestSettings) -> bytes:
+        try:
+            async with self._client(settings) as client:
+                return (await client.get(path, params)).body
+        except Rejected as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Rejected) -> Misconfigured | Unavailable:
+        if error.rule == "kalshi-bad-key" and self._is_final(error.message):
+            return Misconfigured(error.message, mend="check the key id and the private key of this environment")
+        return Unavailable(error.message, mend=error.mend)
 
 
-def _decoded(body: bytes, form: type[Answer], url: str) -> Answer:
+def _decoded(body: bytes, form: type[Answer], path: str) -> Answer:
     try:
         return msgspec.json.decode(body, type=form)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"{url} answered what is not expected: {error}") from error
+        raise Unavailable(f"{path} answered what is not expected: {error}") from error
 
 
 class Pauses:
@@ -137,8 +122,8 @@ class Pauses:
             return
         try:
             self._schedule = schedule_of(await self._listing.schedule(), now_ns)
-        except (Unavailable, Malformed):
-            return
+        except (Unavailable, Malformed, Misconfigured):
+            return  # a wrong key is for the handshake to tell
         self._read_ns = now_ns
 
     def text_at(self, ts_ns: int) -> str:

@@ -18,11 +18,13 @@ from ssmd.exchanges.kalshi.subscriptions import UNFILTERED
 from ssmd.identifiers import system_random
 from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
 from ssmd.services.connector.venue import Venue
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAccount, RestSettings, Signer
 from ssmd.services.kalshi_rest.repair import KalshiRepairer
 
 REST_TIMEOUT_S: Final = 10.0
 ROTATION_GRACE_S: Final = 45
 """For how long, after one was accepted, keys may be refused before that counts as final: another may be on its way."""
+UNAUTHORIZED: Final = 401
 _EXPIRED: Final = b"header_timestamp_expired"
 
 
@@ -66,11 +68,11 @@ class KalshiAccess:
         self._tickers = tuple(tickers)
         self._tickers_max = tickers_max
         self._clock = clock
+        self._account = RestAccount(clock)
 
     def venue(self, feed: str, wire: str) -> Venue:
         """What the connector needs to know."""
         pauses = Pauses(self.listing(), self._clock)
-        signer = self._signed if self._key().private_key is not None else None
         return Venue(
             feed=feed,
             websocket_url=self._websocket_url,
@@ -83,12 +85,19 @@ class KalshiAccess:
             pause_at=pauses.text_at,
             prepare=pauses.refresh,
             shared_channels=frozenset(UNFILTERED),
-            repairer=KalshiRepairer(self._rest_url, signer, self._clock, system_random),
+            repairer=KalshiRepairer(self._rest_url, self._signer(), self._clock, system_random, account=self._account),
         )
 
     def listing(self) -> KalshiListing:
         """The venue's listing, asked with this access."""
-        return KalshiListing(self._rest_url, lambda url: self._signed("GET", url), system_random)
+
+        def client(settings: RestSettings) -> KalshiRest:
+            return KalshiRest(self._rest_url, self._signer(), self._clock, system_random, settings, self._account)
+
+        return KalshiListing(client, lambda words: self._is_fatal(UNAUTHORIZED, words.encode()))
+
+    def _signer(self) -> Signer | None:
+        return self._signed if self._key().private_key is not None else None
 
     def _on_accepted(self) -> None:
         self._is_proven, self._refused_since_ns = True, 0

@@ -41,11 +41,16 @@ def _every(_ticker: str) -> bool:
     return True
 
 
+def _none(_ticker: str) -> bool:
+    return False
+
+
 class Selection(NamedTuple):
     """What is wanted: the union of what is named; nothing named = all markets.
 
     Attributes:
         takes: of those, the ones of this shard.
+        is_apart: markets that "all" does not mean; they are wanted only where they are named.
         tickers_max: no more than so many.
     """
 
@@ -54,6 +59,7 @@ class Selection(NamedTuple):
     categories: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     takes: Callable[[str], bool] = _every
+    is_apart: Callable[[str], bool] = _none
     tickers_max: int = 500_000
 
     @property
@@ -142,7 +148,10 @@ class Universe:
         return has_lost or (len(self._wanted), self.left_out) != before
 
     def _announced(self, change: ListingChange) -> None:
-        if self._selection.is_all or change.event in self._events:
+        if self._selection.is_all:
+            if not self._selection.is_apart(change.ticker):
+                self._add(change.ticker)
+        elif change.event in self._events:
             self._add(change.ticker)
         elif self._series and change.change == "created":
             # Its event's series may be one of ours: the listing knows.

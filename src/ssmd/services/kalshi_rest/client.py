@@ -66,12 +66,41 @@ class RestFigures(msgspec.Struct):
     circles: int = 0
 
 
+class RestAccount:
+    """What an account may ask: its limits, and the tokens left. For all clients of it in this process, one after another too.
+
+    Attributes:
+        limits: as last told.
+        limits_due_ns: when to ask for them again (monotonic).
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.limits = BASIC
+        self.limits_due_ns = 0
+        self._clock = clock
+        self._bucket = TokenBucket(self.limits, clock.monotonic_ns())
+
+    def use(self, limits: Limits) -> None:
+        """Go on with these."""
+        self.limits = limits
+        self._bucket.change(limits, self._clock.monotonic_ns())
+
+    def take(self) -> int:
+        """Take the tokens of a call; nanoseconds to wait before it."""
+        return self._bucket.take(self._clock.monotonic_ns())
+
+    def refused(self) -> None:
+        """The venue said 429."""
+        self._bucket.refused(self._clock.monotonic_ns())
+
+
 class KalshiRest:
     """See the module. `close` it, or use it as a context.
 
     Args:
         rest_url: with the root path, without a slash at its end.
         signer: None signs nothing: then the venue's limits cannot be asked, and the lowest tier's are kept.
+        account: whose tokens are taken; None = this client's own.
     """
 
     def __init__(
@@ -81,18 +110,22 @@ class KalshiRest:
         clock: Clock,
         random: RandomBytes,
         settings: RestSettings = RestSettings(),  # noqa: B008 - immutable
+        account: RestAccount | None = None,
     ) -> None:
         self.url = rest_url.rstrip("/")
         self.figures = RestFigures()
-        self.limits = BASIC
+        self._account = account or RestAccount(clock)
         self._signer = signer
         self._clock = clock
         self._random = random
         self._settings = settings
         self._root = urlsplit(self.url).path
-        self._bucket = TokenBucket(self.limits, clock.monotonic_ns())
-        self._limits_due_ns = 0 if signer is not None else 1 << 63
         self._http = httpx.AsyncClient(timeout=settings.timeout_s)
+
+    @property
+    def limits(self) -> Limits:
+        """The account's, as last told."""
+        return self._account.limits
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,21 +180,18 @@ class KalshiRest:
     # Inside.
 
     async def _learn_limits(self) -> None:
-        now_ns = self._clock.monotonic_ns()
-        if self._signer is None or now_ns < self._limits_due_ns:
+        now_ns, account = self._clock.monotonic_ns(), self._account
+        if self._signer is None or now_ns < account.limits_due_ns:
             return
-        self._limits_due_ns = now_ns + _LIMITS_EVERY_NS
+        account.limits_due_ns = now_ns + _LIMITS_EVERY_NS
         try:
-            found = limits_of((await self._patiently("/account/limits", {}, 0)).body)
-        except (Unavailable, Rejected) as error:
-            if isinstance(error, Rejected) and error.rule == "kalshi-bad-key":
-                raise
+            account.use(limits_of((await self._patiently("/account/limits", {}, 0)).body))
+        except Unavailable:
             return  # what is known stays
-        self._use(found)
-
-    def _use(self, limits: Limits) -> None:
-        self.limits = limits
-        self._bucket.change(limits, self._clock.monotonic_ns())
+        except Rejected as error:
+            # A key without the scope for this call may have it for others; one that is wrong is so for all.
+            if error.rule == "kalshi-bad-key" and " answered 403" not in error.message:
+                raise
 
     async def _patiently(self, path: str, params: Mapping[str, str], not_before_ns: int) -> RestAnswer:
         settings = self._settings
@@ -190,7 +220,7 @@ class KalshiRest:
 
     async def _turn(self) -> int:
         """Wait for tokens; the wall clock's time then."""
-        wait_ns = self._bucket.take(self._clock.monotonic_ns())
+        wait_ns = self._account.take()
         if wait_ns:
             await asyncio.sleep(wait_ns / SECOND_NS)
         return self._clock.now_ns()
@@ -206,7 +236,7 @@ class KalshiRest:
         found = verdict(answer.status_code, answer.content)
         if found.advice == "slow-down":
             self.figures.slow_downs += 1
-            self._bucket.refused(self._clock.monotonic_ns())
+            self._account.refused()
         elif found.advice != "read":
             self.figures.troubles += 1
         return found, answer

@@ -14,7 +14,7 @@ from ssmd.exchanges.kalshi.gap_repair import PAD_NS, TapeTold, had_trades, misse
 from ssmd.exchanges.kalshi.rest_history import ListedTrade
 from ssmd.identifiers import RandomBytes
 from ssmd.schemas.control import Repair
-from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings, Signer
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAccount, RestSettings, Signer
 from ssmd.services.kalshi_rest.history import VenueHistory
 from ssmd.streams.tape_cursor import TapeCursor
 from ssmd.streams.tape_files import TapePosition, file_of, first_header, indexes
@@ -44,7 +44,9 @@ class KalshiRepairer:
         clock: Clock,
         random: RandomBytes,
         settings: RestSettings = RestSettings(),  # noqa: B008 - immutable
+        account: RestAccount | None = None,
     ) -> None:
+        self._account = account
         self._rest_url = rest_url
         self._signer = signer
         self._clock = clock
@@ -59,7 +61,8 @@ class KalshiRepairer:
             await write(())
             return await asyncio.to_thread(tape_told, tape, gap)
 
-        async with self._turn, KalshiRest(self._rest_url, self._signer, self._clock, self._random, self._settings) as client:
+        reached = self._rest_url, self._signer, self._clock, self._random, self._settings, self._account
+        async with self._turn, KalshiRest(*reached) as client:
             return len(await repair_gap(gap, client, told, write))
 
 
