@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _journal_fire import commit, machine
+from _measurement import MEASUREMENTS, write_measurement
 
 from ssmd.clock import SystemClock, date_of
 from ssmd.identifiers import system_random
@@ -43,7 +43,7 @@ from ssmd.wiring.system import LocalSystem
 from ssmd.wiring.tape import mapper_of, tape_directory
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "measurements" / "chaos.json"
+OUTPUT = MEASUREMENTS / "chaos.json"
 CLOCK = SystemClock()
 RSS_GROWTH_MB_MAX = 32
 CAPTURED_BEFORE_S = 10
@@ -176,18 +176,10 @@ async def main(given: argparse.Namespace) -> None:
     if given.away:
         figures["transport_away"] = await away(given.seed, given.away, given.rate)
     broken = [one for part in figures.values() for one in part["broken"]]
-    result = {
-        "commit": commit(ROOT),
-        "date": date_of(CLOCK.now_ns()),
-        "seed": given.seed,
-        "rounds": given.rounds,
-        "took_s": round(time.monotonic() - began),
-        "machine": machine(),
-        "figures": figures,
-        "verdict": "holds" if not broken else "BROKEN",
-    }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    took_s = round(time.monotonic() - began)
+    result = write_measurement(
+        given.output, seed=given.seed, rounds=given.rounds, took_s=took_s, figures=figures, is_good=not broken
+    )
     print(json.dumps(result, indent=2))
     if broken:
         raise SystemExit("\n".join(broken))

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,9 +24,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from _measurement import MEASUREMENTS, write_measurement
 
 from ssmd.application.handler import Application
-from ssmd.clock import SystemClock, iso_of
+from ssmd.clock import SystemClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.identifiers import system_random
 from ssmd.services.connector.group import ConnectorGroup
@@ -44,7 +42,7 @@ from ssmd.streams.journal_memory import MemoryJournal
 from ssmd.streams.transport import Outgoing, StreamMessage, StreamName, StreamState, stream_of
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "measurements" / "connector.json"
+OUTPUT = MEASUREMENTS / "connector.json"
 CHANNELS = ("orderbook_delta", "ticker", "trade", "market_lifecycle_v2")
 RSS_MAX_MB = 500
 SUBSCRIBED_MAX_S = 60
@@ -298,19 +296,7 @@ def main() -> None:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     is_good = judge(figures)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    measured = {
-        "commit": commit.stdout.strip(),
-        "date": iso_of(SystemClock().now_ns())[:10],
-        "seed": 7,
-        "rounds": 1,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()},
-        "figures": figures,
-        "verdict": "pass" if is_good else "FAIL",
-    }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(measured, indent=2) + "\n")
-    print(measured["verdict"])
+    write_measurement(given.output, seed=7, rounds=1, figures=figures, is_good=is_good)
     sys.exit(0 if is_good else 1)
 
 

@@ -34,7 +34,7 @@ import httpx
 import msgspec
 import uvloop
 import websockets
-from _journal_fire import commit, machine
+from _measurement import MEASUREMENTS, write_measurement
 from _rest_clients import asked_in_turns
 from normalize import sessions_of
 
@@ -55,7 +55,7 @@ from ssmd.streams.transport_nats import NatsTransport
 from ssmd.telemetry.logging import configure_logging
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "measurements" / "gateway.json"
+OUTPUT = MEASUREMENTS / "gateway.json"
 CAPTURE = ROOT.parent / "shared" / "captures" / "kalshi-btc15m-2026-05-14.jsonl.zst"
 ENV, FEED = "soak", "kalshi"
 ENTRIES_A_BLOCK = 20
@@ -470,17 +470,7 @@ def main() -> None:
         "fan-out p99 <= 10 ms": statistics.median(figures["fan_out"]["p99_ms"]) <= 10.0,
         "fan-out >= 0.7x bare": statistics.median(limit["out_per_s"]) >= 0.7 * statistics.median(limit["bare_out_per_s"]),
     }
-    document = {
-        "commit": commit(ROOT),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "seed": given.seed,
-        "rounds": given.kills,
-        "machine": machine(),
-        "figures": figures,
-        "held": held,
-        "verdict": "held" if all(held.values()) else "broken",
-    }
-    given.output.write_text(json.dumps(document, indent=2) + "\n")
+    write_measurement(given.output, seed=given.seed, rounds=given.kills, held=held, figures=figures, is_good=all(held.values()))
     print(json.dumps(held, indent=2))
 
 

@@ -16,15 +16,14 @@ import time
 from pathlib import Path
 
 import msgspec
-from _journal_fire import commit, machine
+from _measurement import MEASUREMENTS, write_measurement
 
-from ssmd.clock import SystemClock, iso_of
 from ssmd.domain.envelope import AggregateId, Envelope, encode_envelope
 from ssmd.services.embedded_servers import start_nats
 from ssmd.streams.journal_nats import NatsJournal
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "measurements" / "journal-growth.json"
+OUTPUT = MEASUREMENTS / "journal-growth.json"
 RSS_MB_MAX = 500
 RESTART_S_MAX = 5.0
 BATCH = 1000
@@ -71,24 +70,15 @@ async def main(aggregates: int) -> None:
         finally:
             await server.stop()
     is_good = max(highest, restarted) <= RSS_MB_MAX and restart_s <= RESTART_S_MAX
-    report = {
-        "commit": commit(ROOT),
-        "date": iso_of(SystemClock().now_ns())[:10],
-        "seed": None,
-        "rounds": 1,
-        "machine": machine(),
-        "figures": {
-            "aggregates": aggregates,
-            "events_per_s_written": round(aggregates / written_s),
-            "rss_mb_max": highest,
-            "restart_after_kill_s": round(restart_s, 2),
-            "rss_mb_after_restart": restarted,
-        },
-        "wanted": {"rss_mb_max": RSS_MB_MAX, "restart_after_kill_s": RESTART_S_MAX},
-        "verdict": "pass" if is_good else "fail",
+    figures = {
+        "aggregates": aggregates,
+        "events_per_s_written": round(aggregates / written_s),
+        "rss_mb_max": highest,
+        "restart_after_kill_s": round(restart_s, 2),
+        "rss_mb_after_restart": restarted,
     }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    wanted = {"rss_mb_max": RSS_MB_MAX, "restart_after_kill_s": RESTART_S_MAX}
+    report = write_measurement(OUTPUT, seed=None, rounds=1, wanted=wanted, figures=figures, is_good=is_good)
     print(json.dumps(report["figures"], indent=2), report["verdict"])
     if not is_good:
         raise SystemExit(1)

@@ -16,14 +16,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from _journal_fire import Cluster, Load, audit, commit, machine, resumed
+from _journal_fire import Cluster, Load, audit, resumed
+from _measurement import MEASUREMENTS, write_measurement
 
-from ssmd.clock import SystemClock, iso_of
+from ssmd.clock import SystemClock
 from ssmd.services.embedded_servers import start_nats
 from ssmd.streams.journal_nats import NatsJournal
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "measurements" / "journal-kill.json"
+OUTPUT = MEASUREMENTS / "journal-kill.json"
 WRITERS = 4
 EVENTS_PER_ROUND = 400
 RESUME_S_MAX = 5.0
@@ -122,28 +123,20 @@ async def main(rounds: int, cluster_rounds: int) -> None:
     print("three nodes")
     three = await cluster(cluster_rounds)
     resumed_in_time = one["resumed_s_max"] <= RESUME_S_MAX and three["after_election_s_max"] <= AFTER_ELECTION_S_MAX
-    report = {
-        "commit": commit(ROOT),
-        "date": iso_of(SystemClock().now_ns())[:10],
-        "seed": None,
-        "rounds": {"one_node": rounds, "three_nodes": cluster_rounds},
-        "machine": machine(),
-        "figures": {"one_node": one, "three_nodes": three},
-        "wanted": {
-            "lost": 0,
-            "partial": 0,
-            "one_node_resumed_s_max": RESUME_S_MAX,
-            "after_election_s_max": AFTER_ELECTION_S_MAX,
-        },
-        "note": "nothing lost or in part decides the verdict, the time on one node, and on three the time after the election: "
+    wanted = {"lost": 0, "partial": 0, "one_node_resumed_s_max": RESUME_S_MAX, "after_election_s_max": AFTER_ELECTION_S_MAX}
+    report = write_measurement(
+        OUTPUT,
+        seed=None,
+        rounds={"one_node": rounds, "three_nodes": cluster_rounds},
+        wanted=wanted,
+        note="nothing lost or in part decides the verdict, the time on one node, and on three the time after the election: "
         "nats-server elects a leader 4 to 9 s after the last one's last word, by constants of its own (docs/decisions/0007)",
-        "verdict": "pass" if is_whole(one) and is_whole(three) and resumed_in_time else "fail",
-        "three_nodes_resumed_in_time": three["resumed_s_max"] <= RESUME_S_MAX,
-    }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        three_nodes_resumed_in_time=three["resumed_s_max"] <= RESUME_S_MAX,
+        figures={"one_node": one, "three_nodes": three},
+        is_good=is_whole(one) and is_whole(three) and resumed_in_time,
+    )
     print(json.dumps(report["figures"], indent=2), report["verdict"])
-    if report["verdict"] != "pass":
+    if report["verdict"] != "holds":
         raise SystemExit(1)
 
 

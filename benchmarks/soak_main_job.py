@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,12 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ssmd.clock import SystemClock, iso_of
+from _measurement import MEASUREMENTS, write_measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 GENUINE = ROOT.parent / "shared" / "captures" / "kalshi-btc15m-2026-05-14.jsonl.zst"
 GENUINE_FRAMES = 102_555
-OUTPUT = ROOT / "docs" / "measurements" / "main-job.json"
+OUTPUT = MEASUREMENTS / "main-job.json"
 
 
 def run_demo(directory: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
@@ -68,19 +66,7 @@ def main() -> None:
     is_good = all(one["rebuilt_equal"] and one["gap_ms"] is not None for one in demos) and all(
         one["frames"] == GENUINE_FRAMES for one in captures
     )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    measured = {
-        "commit": commit.stdout.strip(),
-        "date": iso_of(SystemClock().now_ns())[:10],
-        "seed": 7,
-        "rounds": rounds,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()},
-        "figures": {"demo": demos, "genuine_capture": captures},
-        "verdict": "pass" if is_good else "FAIL",
-    }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(measured, indent=2) + "\n")
-    print(f"{measured['verdict']}: {OUTPUT.relative_to(ROOT)}")
+    write_measurement(OUTPUT, seed=7, rounds=rounds, figures={"demo": demos, "genuine_capture": captures}, is_good=is_good)
     sys.exit(0 if is_good else 1)
 
 

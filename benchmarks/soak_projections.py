@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from _measurement import MEASUREMENTS, write_measurement
 
 from ssmd.application.handler import Application
-from ssmd.clock import SystemClock, iso_of
+from ssmd.clock import SystemClock
 from ssmd.domain import trading_day
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.decider import tag_of
@@ -269,7 +267,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "measurements" / "projections.json")
+    parser.add_argument("--output", type=Path, default=MEASUREMENTS / "projections.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         figures = asyncio.run(soak(arguments.rounds, arguments.rate, arguments.seed, Path(directory)))
@@ -281,18 +279,7 @@ def main() -> int:
         and figures["wrong_fold"] == "diverged"
         and figures["positions_seen"] > 0
     )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    report = {
-        "commit": commit,
-        "date": iso_of(SystemClock().now_ns())[:10],
-        "seed": arguments.seed,
-        "rounds": arguments.rounds,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": sys.platform},
-        "figures": figures,
-        "verdict": "good" if is_good else "bad",
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = write_measurement(arguments.output, seed=arguments.seed, rounds=arguments.rounds, figures=figures, is_good=is_good)
     print(json.dumps(report, indent=2))
     return 0 if is_good else 1
 

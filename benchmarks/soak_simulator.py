@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import websockets
+from _measurement import MEASUREMENTS, write_measurement
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs" / "measurements" / "simulator.json"
+OUT = MEASUREMENTS / "simulator.json"
 SEED, MARKETS, CHURN = 7, 20_000, 1_000
 RSS_MAX_MB, SUBSCRIBED_MAX_S = 300, 60
 
@@ -120,18 +119,7 @@ def main() -> int:
         and figures["rss_end_mb"] <= RSS_MAX_MB
         and figures["churn_markets"] == CHURN
     )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    report = {
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),  # noqa: TID251 - no component
-        "seed": SEED,
-        "rounds": 1,
-        "seconds": seconds,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()},
-        "figures": figures,
-        "verdict": "holds" if holds else "does not hold",
-    }
-    OUT.write_text(json.dumps(report, indent=2) + "\n")
+    report = write_measurement(OUT, seed=SEED, rounds=1, seconds=seconds, figures=figures, is_good=holds)
     print(json.dumps(report, indent=2))
     return 0 if holds else 1
 

@@ -9,8 +9,6 @@ Proportional set sizes (PSS of /proc/PID/smaps_rollup: what is shared is counted
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -19,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ssmd.clock import SystemClock, date_of
+from _measurement import MEASUREMENTS, write_measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 60
@@ -71,26 +69,16 @@ def main() -> None:
             up.send_signal(signal.SIGTERM)
             up.wait(60)
     mib = 1 << 20
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    result = {
-        "commit": commit.stdout.strip(),
-        "date": date_of(SystemClock().now_ns()),
-        "seed": 7,
-        "rounds": 1,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": sys.platform},
-        "figures": {
-            "seconds": SECONDS,
-            "processes": len(sizes),
-            "pss_mib": round(sum(pss for pss, _ in sizes.values()) / mib),
-            "rss_mib": round(sum(rss for _, rss in sizes.values()) / mib),
-            "rss_mib_by_process": {name: round(rss / mib) for name, (_, rss) in sorted(sizes.items())},
-            "disk_mib": round(total / mib, 1),
-            "disk_mib_per_hour": round(grown / mib / SECONDS * 3600),
-        },
-        "verdict": "measured",
+    figures = {
+        "seconds": SECONDS,
+        "processes": len(sizes),
+        "pss_mib": round(sum(pss for pss, _ in sizes.values()) / mib),
+        "rss_mib": round(sum(rss for _, rss in sizes.values()) / mib),
+        "rss_mib_by_process": {name: round(rss / mib) for name, (_, rss) in sorted(sizes.items())},
+        "disk_mib": round(total / mib, 1),
+        "disk_mib_per_hour": round(grown / mib / SECONDS * 3600),
     }
-    target = ROOT / "docs" / "measurements" / "up-footprint.json"
-    target.write_text(json.dumps(result, indent=2) + "\n")
+    result = write_measurement(MEASUREMENTS / "up-footprint.json", seed=7, rounds=1, figures=figures, is_good=None)
     print(json.dumps(result["figures"], indent=2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 import tomllib
@@ -82,6 +83,17 @@ def test_the_packaged_record_definition_is_the_registrys() -> None:
     assert [(version["definition"], version["sha256"]) for version in current] == [
         ("market.capnp", hashlib.sha256(packaged).hexdigest())
     ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "measurements").glob("*.json")), ids=lambda path: path.name)
+def test_a_measurement_says_of_what_when_where_and_what_came_of_it(path: Path) -> None:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert {"commit", "date", "seed", "rounds", "machine", "figures", "verdict"} <= told.keys()
+    assert re.fullmatch(r"[0-9a-f]{7,40}", told["commit"])
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", told["date"])
+    assert told["machine"].keys() == {"cpus", "python", "platform"}
+    assert told["figures"]
+    assert told["verdict"]
 
 
 def test_make_has_the_promised_targets_and_tells_them() -> None:

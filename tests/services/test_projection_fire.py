@@ -17,7 +17,7 @@ def test_readers_see_no_mixture_and_never_go_back_while_the_cache_dies(tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(output.read_text(encoding="utf-8"))
     figures = report["figures"]
-    assert (report["verdict"], figures["rebuilds"], sum(figures["outcomes"].values())) == ("good", 4, 4)
+    assert (report["verdict"], figures["rebuilds"], sum(figures["outcomes"].values())) == ("holds", 4, 4)
     assert (figures["mixtures"], figures["positions_backwards"], figures["reads_other_errors"]) == (0, 0, {})
     assert (figures["verified"], figures["wrong_fold"]) == (True, "diverged")
     assert {kind.split()[0] for kind in figures["struck"]} == {"flush", "kill"}
