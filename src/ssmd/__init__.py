@@ -11,7 +11,7 @@ __all__ = ["__version__", "open"]
 __version__ = "0.1.0"
 
 
-def open(env="", *, workspace=""):  # noqa: A001, ANN001, ANN201 - called as ssmd.open; typed in __init__.pyi
+def open(env="", *, workspace="", mapper=0):  # noqa: A001, ANN001, ANN201 - called as ssmd.open; typed in __init__.pyi
     """The archive of an environment, for reading: see `ssmd.api.archive.open_archive`."""
     # By name: this module is imported by every other, and must not depend on the layers above them.
-    return _import_module("ssmd.api.archive").open_archive(env, workspace=workspace)
+    return _import_module("ssmd.api.archive").open_archive(env, workspace=workspace, mapper=mapper)

@@ -1,4 +1,4 @@
-"""`ssmd data quality|verify --repair|prune|hold|inventory|gaps` on a stopped environment, by their exit statuses."""
+"""`ssmd data quality|verify --repair|prune|hold|inventory|gaps|renormalize` on a stopped environment, by exit statuses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec import structs
 
+from ssmd.application.handler import Application
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.cli.app import main
+from ssmd.domain.catalogue import CATALOGUE
+from ssmd.exchanges.adapter import Mapped
+from ssmd.exchanges.kalshi.normalize import KalshiMapper
+from ssmd.schemas.blocks import Entry
+from ssmd.schemas.records import BookDelta
 from ssmd.streams.journal_sqlite import SqliteJournal
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +163,65 @@ def test_prune_and_holds(ssmd: Ssmd, world: Any) -> None:
     ):
         called = ssmd(*arguments)
         assert (called.status, said in called.err) == (2, True), called
+
+
+def test_a_day_is_renormalized_by_a_later_mapper(ssmd: Ssmd, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def books(*given: str) -> list[Any]:
+        out = ssmd("data", "replay", "--date", DATE, "--kind", "records", "--record-kind", "book", *given).out
+        return [json.loads(line) for line in out.splitlines()]
+
+    def told(*given: str) -> tuple[int, Any]:
+        called = ssmd("data", "renormalize", "--date", DATE, *given, "-o", "json")
+        return called.status, called.json
+
+    before = books()
+    assert [one["state"] for one in told()[1]["partitions"]] == ["current"]
+    called = ssmd("data", "renormalize", "--date", DATE)
+    assert (called.status, "nothing to do" in called.out) == (0, True)
+
+    mapped = KalshiMapper.map
+
+    def later(self: KalshiMapper, entry: Entry) -> Mapped:
+        made = mapped(self, entry)
+        return Mapped([structs.replace(one, size=7) if isinstance(one, BookDelta) else one for one in made.records], made.facts)
+
+    old, new = KalshiMapper.version, KalshiMapper.version + 1
+    monkeypatch.setattr(KalshiMapper, "version", new)
+    monkeypatch.setattr(KalshiMapper, "map", later)
+    status, dry = told("--dry-run")
+    assert (status, dry["is_dry_run"], dry["comparison"]["differing"]) == (1, True, len(before))
+    assert [(one["state"], one["mappers"]) for one in dry["partitions"]] == [("due", [old])]
+    assert books() == before
+    called = ssmd("data", "renormalize", "--date", DATE)
+    assert (called.status, f"written as m{new}" in called.out, "mapper 2: " in called.out) == (0, True, True), called.err
+    assert {one["size"] for one in books()} == {"0.07"}
+    assert books("--mapper", str(old)) == before
+    assert ssmd("data", "verify").status == 0
+    inventory = ssmd("data", "inventory", "--by", "kind", "-o", "json").json
+    assert {(one["mapper"], one["status"]) for one in inventory if one["kind"] == "book"} == {
+        (new, "complete"), (0, "superseded"),
+    }  # fmt: skip
+    assert f"renormalized by mapper {new}" in ssmd("day", "history", "--date", DATE).out
+    status, again = told()
+    assert (status, again["comparison"]["differing"], [one["state"] for one in again["partitions"]]) == (0, 0, ["current"])
+    called = ssmd("data", "sample", "--date", DATE, "--mapper", "9")
+    assert (called.status, "no records that mapper 9 made" in called.err) == (1, True)
+    called = ssmd("data", "replay", "--date", DATE, "--mapper", "1")
+    assert (called.status, "belong to --kind records" in called.err) == (2, True)
+
+
+def test_an_open_day_is_left_as_it_is(ssmd: Ssmd, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go_on() -> None:
+        world.journal = await SqliteJournal.open(world.storage._root.parent / "journal.sqlite", ENV)
+        world.application = Application(world.journal, CATALOGUE, world.clock, world.random.randbytes)
+        await world.session(count=10)
+        await world.manifests()
+        await world.journal.close()
+
+    asyncio.run(go_on())
+    monkeypatch.setattr(KalshiMapper, "version", KalshiMapper.version + 1)
+    called = ssmd("data", "renormalize", "--date", DATE)
+    assert (called.status, f"left as it is: its day is open: ssmd day end --date {DATE}" in called.out) == (1, True), called.err
 
 
 def test_inventory_by_day_and_by_kind(ssmd: Ssmd) -> None:

@@ -98,16 +98,19 @@ class Archive:
         kinds: Sequence[str] = KINDS,
         start_ns: int = 0,
         end_ns: int = NEVER_NS,
+        duplicates: bool = False,
     ) -> Iterator[Record]:
         """All records of a date in the order in which they were received, gaps where they were noticed among them.
 
         Args:
             kinds: trade, book, snapshot, quote, status, gap.
+            duplicates: give a trade that was captured and backfilled both times; else once, as captured.
 
         Raises:
             Malformed: a segment is absent or damaged. Unavailable: the storage is away. Rejected: "unknown-kind".
         """
         wanted = self._wanted(date, tuple(kinds), tickers)._replace(window=Window(start_ns, end_ns))
+        wanted = wanted._replace(keeps_duplicates=duplicates)
         return self._items(records(self._storage, wanted))
 
     def trades(self, ticker: str, date: str) -> Iterator[Trade]:
@@ -184,10 +187,11 @@ class Archive:
                 self._runner.run(ended())
 
 
-def open_archive(env: str = "", *, workspace: str = "") -> Archive:
+def open_archive(env: str = "", *, workspace: str = "", mapper: int = 0) -> Archive:
     """The archive of environment `env`.
 
     Args:
+        mapper: records as this version of the mapper made them; 0 = the current ones.
         env: "" = SSMD_ENV, else what `ssmd env use` chose, else the only one.
         workspace: the directory that holds exchanges/; "" = SSMD_WORKSPACE, else upwards from the current one.
 
@@ -201,4 +205,4 @@ def open_archive(env: str = "", *, workspace: str = "") -> Archive:
     space = find_workspace(Path.cwd(), workspace or given.get("SSMD_WORKSPACE", ""))
     name = choose_environment(space, env, given)
     environment = resolve_environment(space, name, date_of(SystemClock().now_ns()))
-    return Archive(archive_of(environment, given), name, environment.document.feed)
+    return Archive(archive_of(environment, given), name, environment.document.feed, mapper)

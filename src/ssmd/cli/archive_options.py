@@ -24,6 +24,11 @@ KindsOption = Annotated[
     list[str] | None,
     typer.Option("--kind", metavar="KIND", help="trade|book|snapshot|quote|status|gap; may be repeated. Default: all."),
 ]
+MapperOption = Annotated[
+    int,
+    typer.Option("--mapper", min=0, metavar="N", help="Records that version N of the mapper made. Default: current ones."),
+]
+DuplicatesOption = Annotated[bool, typer.Option("--duplicates", help="Trades as captured and as backfilled. Default: once.")]
 FromOption = Annotated[str, typer.Option("--from", metavar="TIME", help="First receive time: HH:MM[:SS[.f]] or RFC 3339, UTC.")]
 ToOption = Annotated[str, typer.Option("--to", metavar="TIME", help="Receive times before this one.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssmd.cli.archive_options import FeedOption, feed_of, instant
+from ssmd.cli.archive_options import FeedOption, MapperOption, feed_of, instant
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, time_of
@@ -31,6 +31,7 @@ def book(
     at: Annotated[str, typer.Option("--at", metavar="TIME", help="RFC 3339 in UTC, or nanoseconds; inclusive.")],
     feed: FeedOption = "",
     depth: Annotated[int, typer.Option("--depth", min=0, help="Levels a side; 0 = all.")] = 10,
+    mapper: MapperOption = 0,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show a book as it was known at an instant, and whether anything speaks against it."""
@@ -46,7 +47,7 @@ def book(
 
     async def asked() -> BookAt:
         async with reading_storage(environment, invocation.variables) as storage:
-            return await book_at(storage, wanted_of(environment, day), ticker, at_ns, depth)
+            return await book_at(storage, wanted_of(environment, day, mapper=mapper), ticker, at_ns, depth)
 
     found = run(asked())
     if output is Format.JSON:

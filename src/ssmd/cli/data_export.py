@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssmd.cli.archive_options import DayOption, FeedOption, FromOption, KindsOption, TickersOption, ToOption, feed_of, window_of
+from ssmd.cli.archive_options import (
+    DayOption,
+    DuplicatesOption,
+    FeedOption,
+    FromOption,
+    KindsOption,
+    MapperOption,
+    TickersOption,
+    ToOption,
+    feed_of,
+    window_of,
+)
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_json, print_table, thousands
@@ -47,6 +58,8 @@ def export(
     ticker: TickersOption = None,
     start: FromOption = "",
     end: ToOption = "",
+    mapper: MapperOption = 0,
+    duplicates: DuplicatesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Write a day's records, one file a kind, in order, with exact prices and sizes."""
@@ -61,8 +74,9 @@ def export(
     environment = invocation.resolve()
     feed_of(environment, feed)
     check_kinds(kind or ())
-    wanted = wanted_of(environment, date, tuple(kind or ()), tuple(ticker or ()))
-    request = Request(wanted._replace(window=window_of(date, start, end)), file_format.value, into)
+    wanted = wanted_of(environment, date, tuple(kind or ()), tuple(ticker or ()), mapper)
+    wanted = wanted._replace(window=window_of(date, start, end), keeps_duplicates=duplicates)
+    request = Request(wanted, file_format.value, into)
 
     async def exported() -> list[Exported]:
         async with reading_storage(environment, invocation.variables) as storage:

@@ -12,8 +12,10 @@ import typer
 
 from ssmd.cli.archive_options import (
     DayOption,
+    DuplicatesOption,
     FeedOption,
     FromOption,
+    MapperOption,
     TickersOption,
     ToOption,
     feed_of,
@@ -58,6 +60,8 @@ class Asked(NamedTuple):
     end: str
     speed: str = "max"
     most: int = 0
+    mapper: int = 0
+    keeps_duplicates: bool = False
 
 
 WhatOption = Annotated[What, typer.Option("--kind", help="What the venue sent, or the normalized records.")]
@@ -85,6 +89,8 @@ def replay(
     record_kind: RecordKindsOption = None,
     start: FromOption = "",
     end: ToOption = "",
+    mapper: MapperOption = 0,
+    duplicates: DuplicatesOption = False,
     speed: Annotated[str, typer.Option("--speed", metavar="1x|Nx|max", help="How fast time goes.")] = "max",
     sink: Annotated[Sink, typer.Option("--sink", help="Where it goes.")] = Sink.STDOUT,
     prefix: Annotated[
@@ -99,7 +105,7 @@ def replay(
     records as one JSON text each, to every client from the beginning.
     """
     invocation = invocation_of(ctx)
-    asked = Asked(date, feed, what, tuple(ticker or ()), tuple(record_kind or ()), start, end, speed)
+    asked = Asked(date, feed, what, tuple(ticker or ()), tuple(record_kind or ()), start, end, speed, 0, mapper, duplicates)
     if (prefix != "") != (sink is Sink.NATS):
         raise typer.BadParameter("--prefix NAME and --sink nats belong together")
     if port and sink is not Sink.WEBSOCKET:
@@ -125,11 +131,13 @@ def sample(
     record_kind: RecordKindsOption = None,
     start: FromOption = "",
     end: ToOption = "",
+    mapper: MapperOption = 0,
+    duplicates: DuplicatesOption = False,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many lines.")] = 10,
 ) -> None:
     """Show the first lines or records of a day."""
-    asked = Asked(date, feed, what, tuple(ticker or ()), tuple(record_kind or ()), start, end, "max", count)
-    _play(invocation_of(ctx), asked)
+    chosen = tuple(ticker or ()), tuple(record_kind or ())
+    _play(invocation_of(ctx), Asked(date, feed, what, *chosen, start, end, "max", count, mapper, duplicates))
 
 
 class Source(NamedTuple):
@@ -148,12 +156,13 @@ def _source(invocation: Invocation, asked: Asked) -> Source:
 
     if not asked.date:
         raise typer.BadParameter("--date is needed")
-    if asked.what is What.RAW and (asked.kinds or len(asked.tickers) > 1):
-        raise typer.BadParameter("--record-kind and more than one --ticker belong to --kind records")
+    if asked.what is What.RAW and (asked.kinds or len(asked.tickers) > 1 or asked.mapper or asked.keeps_duplicates):
+        raise typer.BadParameter("--record-kind, --mapper, --duplicates and more than one --ticker belong to --kind records")
     pace, window = speed_of(asked.speed), window_of(asked.date, asked.start, asked.end)
     environment = invocation.resolve()
     feed_of(environment, asked.feed)
-    wanted = wanted_of(environment, asked.date, asked.kinds, asked.tickers)._replace(window=window)
+    wanted = wanted_of(environment, asked.date, asked.kinds, asked.tickers, asked.mapper)
+    wanted = wanted._replace(window=window, keeps_duplicates=asked.keeps_duplicates)
     return Source(environment, wanted, pace, (asked.tickers or ("",))[0])
 
 
