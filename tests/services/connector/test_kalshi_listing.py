@@ -107,6 +107,21 @@ async def test_series_events_and_categories_are_asked_for_and_combos_only_by_nam
         assert system.simulator._rest.requests == requests + 1, "no more pages than are wanted"
 
 
+async def test_who_has_settled_is_asked_by_name_over_several_pages(tmp_path: Path) -> None:
+    async with bench(tmp_path, SimulatorConfig(seed=2, markets=14, rate=20, require_auth=False)) as system:
+        model = cast("SeededFeed", system.simulator._feed).model
+        first, second, third, *others = singles(system)
+        model.markets[first].phase = "finalized"
+        model.markets[second].phase = "closed"
+        system.simulator._faults.arm(FaultOrder(kind="half-page", count=2, path="/markets"))
+        asked = [*others, third, "KXNOBODY", second, first]
+        assert await access_to(system).listing().settled(asked) == ["KXNOBODY", first]
+        assert system.simulator._faults.fired == {"half-page": 2}
+        system.simulator._faults.arm(FaultOrder(kind="rest-503", count=1_000, path="/markets"))
+        with pytest.raises(Unavailable):
+            await access_to(system).listing().settled([first])
+
+
 async def test_all_questions_of_one_account_share_its_tokens(tmp_path: Path) -> None:
     """Listings at the same time, one after another, and the hours: the venue never has to say 429."""
     config = SimulatorConfig(seed=2, markets=40, rate=20, public_keys={"key": public_pem(KEY).decode()}, rest_tokens_s=600)

@@ -18,6 +18,9 @@ class Book:
         self.markets: dict[str, tuple[str, str]] = {}
         self.categories: dict[str, list[str]] = {}
         self.is_away = False
+        self.done: set[str] = set()
+        self.is_silent = False
+        self.asked: list[tuple[str, ...]] = []
 
     async def open_markets(self, *, series: str = "", event: str = "") -> Sequence[Listed]:
         if self.is_away:
@@ -30,6 +33,12 @@ class Book:
 
     async def series_of(self, category: str) -> Sequence[str]:
         return self.categories[category]
+
+    async def settled(self, tickers: Sequence[str]) -> Sequence[str]:
+        self.asked.append(tuple(tickers))
+        if self.is_silent:
+            raise Unavailable("no answer")
+        return [ticker for ticker in tickers if ticker in self.done]
 
 
 def made(selection: Selection) -> tuple[Universe, Book]:
@@ -69,6 +78,34 @@ async def test_markets_come_when_announced_and_go_when_settled_and_no_stale_list
     assert universe.tickers == ("A-2", "B-1", "C-1", "D-1")
     book.markets.clear()
     await universe.refresh()
+    assert universe.tickers == ("A-2", "B-1", "C-1", "D-1")
+
+
+async def test_one_that_settled_unheard_goes_once_two_listings_do_not_show_it_and_the_venue_says_so() -> None:
+    universe, book = made(Selection(tickers=("B-1",), series=("SA",)))
+    assert await universe.refresh()
+    universe.take([ListingChange("created", "A-3", "A", "")])
+    del book.markets["A-1"], book.markets["A-2"]
+    book.done = {"A-1"}
+    assert not await universe.refresh()
+    assert (universe.tickers, book.asked) == (("B-1", "A-1", "A-2", "A-3"), [("B-1",)])
+    book.markets["A-3"] = ("A", "SA")
+    assert await universe.refresh()  # A-2 is closed and will settle
+    assert (universe.tickers, book.asked[1:]) == (("B-1", "A-2", "A-3"), [("A-1", "A-2", "B-1")])
+    book.markets["A-1"] = ("A", "SA")  # an old answer
+    assert not await universe.refresh()
+
+
+async def test_those_that_came_do_not_wait_for_who_may_have_settled() -> None:
+    universe, book = made(Selection())
+    await universe.refresh()
+    del book.markets["A-1"]
+    await universe.refresh()
+    book.markets["D-1"], book.done, book.is_silent = ("D", "SD"), {"A-1"}, True
+    assert await universe.refresh()
+    assert universe.tickers == ("A-1", "A-2", "B-1", "C-1", "D-1")
+    book.is_silent = False
+    assert await universe.refresh()
     assert universe.tickers == ("A-2", "B-1", "C-1", "D-1")
 
 

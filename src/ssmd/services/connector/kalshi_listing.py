@@ -17,6 +17,10 @@ from ssmd.services.connector.universe import Listed
 from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
 
 PAGE_LIMIT: Final = 1000
+TICKERS_AT_ONCE: Final = 100
+"""Asked for by name in one call: they are part of its url."""
+SETTLED: Final = frozenset({"finalized", "settled"})
+"""Statuses after which nothing comes any more: "finalized" is the venue's word, "settled" that of its filter."""
 PATIENCE: Final = RestSettings(tries_max=6, deadline_s=30.0, pause_first_s=0.25, pause_max_s=5.0)
 """Whoever asks has a connection to look after; what is not had within this is asked again later."""
 ONCE: Final = RestSettings(tries_max=1)
@@ -28,6 +32,7 @@ MakeClient = Callable[[RestSettings], KalshiRest]
 class _Market(msgspec.Struct):
     ticker: str
     event_ticker: str = ""
+    status: str = ""
 
 
 class _Series(msgspec.Struct):
@@ -63,14 +68,16 @@ class KalshiListing:
         params |= {"event_ticker": event} if event else {}
         if not is_combo(series or event):
             params["mve_filter"] = "exclude"
-        found: list[Listed] = []
+        return [Listed(one.ticker, one.event_ticker) for one in await self._markets(params, limit)]
+
+    async def _markets(self, params: dict[str, str], limit: int = 0) -> list[_Market]:
+        found: list[_Market] = []
         try:
             async with self._client(PATIENCE) as client:
                 async for rows in client.pages("/markets", params, rows="markets", key="ticker"):
                     # Long listings must not hold up the frames that come meanwhile.
                     await asyncio.sleep(0)
-                    markets = [_decoded(bytes(row), _Market, "/markets") for row in rows]
-                    found += [Listed(one.ticker, one.event_ticker) for one in markets]
+                    found += [_decoded(bytes(row), _Market, "/markets") for row in rows]
                     if 0 < limit <= len(found):
                         break
         except Rejected as error:
@@ -81,6 +88,16 @@ class KalshiListing:
         """The series of a category, sorted. Raises as `open_markets`."""
         answer = _decoded(await self._ask("/series", {"category": category}, PATIENCE), _SeriesList, "/series")
         return sorted({one.ticker for one in answer.series or ()})
+
+    async def settled(self, tickers: Sequence[str]) -> Sequence[str]:
+        """Those of `tickers` that have settled, or are unknown to `/markets` (settled long ago). Raises as `open_markets`."""
+        found: list[str] = []
+        for at in range(0, len(tickers), TICKERS_AT_ONCE):
+            some = tickers[at : at + TICKERS_AT_ONCE]
+            known = await self._markets({"tickers": ",".join(some), "limit": str(PAGE_LIMIT)})
+            live = {one.ticker for one in known if one.status not in SETTLED}
+            found += [ticker for ticker in some if ticker not in live]
+        return found
 
     async def schedule(self) -> bytes:
         """The body of `/exchange/schedule`; asked once. Raises as `open_markets`."""

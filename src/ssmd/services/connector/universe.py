@@ -3,13 +3,18 @@
 A market comes in when the venue announces it and goes when it is settled. The listing is read again now and then, and
 when something was told that cannot be placed without it; a listing that cannot be had changes nothing. Markets are
 never dropped because a listing does not show them: it may be seconds old, and a closed market has news until it settles.
+Those that two listings in a row do not show are asked for by name, for their settlement may have been told while no
+connection was there to hear it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
+from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import ListingChange
 
 COMES: Final = frozenset({"created", "activated"})
@@ -34,6 +39,10 @@ class Listing(Protocol):
 
     async def series_of(self, category: str) -> Sequence[str]:
         """The series of a category."""
+        ...
+
+    async def settled(self, tickers: Sequence[str]) -> Sequence[str]:
+        """Those of `tickers` that have settled, or are unknown to the venue."""
         ...
 
 
@@ -86,6 +95,8 @@ class Universe:
         self._listing = listing
         self._wanted: dict[str, None] = {}
         self._gone: dict[str, None] = {}
+        # Wanted, and not in the last listing.
+        self._absent: frozenset[str] = frozenset()
         # Events wanted; markets announced before their event's series was known.
         self._events: set[str] = set(selection.events)
         self._series: set[str] = set(selection.series)
@@ -125,12 +136,22 @@ class Universe:
             found += await self._listing.open_markets(event=one)
         self._series = set(series)
         self.is_stale = False
-        before = len(self._wanted)
+        before = self._wanted.copy()
         for listed in found:
             if not selection.is_all:
                 self._events.add(listed.event)
             self._add(listed.ticker)
-        return len(self._wanted) != before
+        await self._drop_settled(self._wanted.keys() - {listed.ticker for listed in found})
+        return self._wanted.keys() != before.keys()
+
+    async def _drop_settled(self, absent: AbstractSet[str]) -> None:
+        """Drop those of `absent` that settled unheard. One that is new may not be in the listing yet: it is asked for later."""
+        doubtful = sorted(self._absent & absent)
+        self._absent = frozenset(absent)
+        # What cannot be told now is asked with the next listing; the markets that came do not wait for it.
+        with suppress(Unavailable):
+            for ticker in await self._listing.settled(doubtful) if doubtful else ():
+                self._drop(ticker)
 
     def take(self, changes: Iterable[ListingChange]) -> bool:
         """Follow what the venue told; whether the markets wanted have changed."""
