@@ -103,10 +103,10 @@ async def test_those_that_came_do_not_wait_for_who_may_have_settled() -> None:
     await universe.refresh()
     book.markets["D-1"], book.done, book.is_silent = ("D", "SD"), {"A-1"}, True
     assert await universe.refresh()
-    assert universe.tickers == ("A-1", "A-2", "B-1", "C-1", "D-1")
+    assert list(universe.tickers) == ["A-1", "A-2", "B-1", "C-1", "D-1"]
     book.is_silent = False
     assert await universe.refresh()
-    assert universe.tickers == ("A-2", "B-1", "C-1", "D-1")
+    assert list(universe.tickers) == ["A-2", "B-1", "C-1", "D-1"]
 
 
 async def test_one_that_comes_as_another_goes_is_a_change() -> None:
