@@ -201,3 +201,14 @@ def test_the_model_keeps_thursdays() -> None:
     pass_s(held, 2)
     assert not any(message.kind == "trade" for message in pass_s(held, 60))
     assert rest(held, "/exchange/status")["exchange_estimated_resume_time"] == "2026-11-26T10:00:00Z"
+
+
+def test_a_pause_can_be_ended_before_its_time(held: MarketModel) -> None:
+    apply(held, VenueOrder(kind="pause-exchange", for_s=1_000))
+    assert rest(held, "/exchange/status")["exchange_active"] is False
+    apply(held, VenueOrder(kind="resume-exchange"))
+    status = rest(held, "/exchange/status")
+    assert (status["exchange_active"], status["trading_active"], "exchange_estimated_resume_time" in status) == (
+        True, True, False,
+    )  # fmt: skip
+    assert any(message.kind == "orderbook_delta" for message in pass_s(held, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import msgspec
@@ -161,6 +161,20 @@ async def test_handshakes_can_be_refused(run_simulator: Any) -> None:
             assert (await client.frame())["type"] == "ok"
 
 
+ALL_FAULTS = [kind for kinds in get_args(get_type_hints(FaultOrder)["kind"]) for kind in get_args(kinds)]
+
+
+async def test_every_fault_stands_in_the_settings_and_comes_by_control_while_it_runs(run_simulator: Any) -> None:
+    assert len(ALL_FAULTS) == len(set(ALL_FAULTS)) > 30
+    # So far ahead that none strikes at once.
+    wanted = [{"kind": kind, "after_frames": 1_000, "count": 2} for kind in ALL_FAULTS]
+    async with run_simulator(markets=3, faults=msgspec.convert(wanted, tuple[FaultOrder, ...])) as running:
+        in_settings = (await running.control("/status"))["faults"]["armed"]
+        assert sorted(in_settings, key=str) == sorted(wanted, key=str)
+        assert (await running.control("/faults/clear"))["armed"] == []
+        assert (await running.control("/faults", wanted))["armed"] == in_settings
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -226,13 +240,15 @@ async def test_answers_can_be_late_stale_cut_or_short_of_rows(run_simulator: Any
 
 async def test_commands_can_time_out_be_refused_or_get_lost(run_simulator: Any) -> None:
     async with run_simulator(markets=3) as running, running.client() as client:
-        await running.control("/faults", [{"kind": "command-timeout"}, {"kind": "command-refused"}, {"kind": "command-lost"}])
-        for number in range(1, 5):
+        kinds = ("timeout", "refused", "full", "lost")
+        await running.control("/faults", [{"kind": f"command-{kind}"} for kind in kinds])
+        for number in range(1, 6):
             await client.send({"id": number, "cmd": "list_subscriptions"})
-        assert await client.frames(3) == [
+        assert await client.frames(4) == [
             {"type": "error", "id": 1, "msg": {"code": 18, "msg": "Command timeout"}},
             {"type": "error", "id": 2, "msg": {"code": 27, "msg": "Too many requests"}},
-            {"type": "ok", "id": 4, "msg": []},
+            {"type": "error", "id": 3, "msg": {"code": 26, "msg": "Subscription market limit exceeded"}},
+            {"type": "ok", "id": 5, "msg": []},
         ]
 
 

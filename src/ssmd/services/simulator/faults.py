@@ -9,7 +9,7 @@ from ssmd.services.simulator.config import FaultOrder, HandshakeFault, RestFault
 
 _HANDSHAKE = frozenset(get_args(HandshakeFault))
 _REST = frozenset(get_args(RestFault))
-_COMMAND = {"command-timeout": 18, "command-refused": 27, "command-lost": -1}
+_COMMAND = {"command-timeout": 18, "command-refused": 27, "command-full": 26, "command-lost": -1}
 
 
 class _Armed:
