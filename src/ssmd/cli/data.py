@@ -164,7 +164,19 @@ def _print_days(invocation: Invocation, days: Sequence[DayInventory], empty: str
 def _print_kinds(invocation: Invocation, lines: Sequence[InventoryLine], empty: str) -> None:
     print_table(
         invocation,
-        ["date", "type", "kind", "partition", "mapper", "status", ">segments", ">records", ">bytes", "first received", "last received"],
+        [
+            "date",
+            "type",
+            "kind",
+            "partition",
+            "mapper",
+            "status",
+            ">segments",
+            ">records",
+            ">bytes",
+            "first received",
+            "last received",
+        ],
         [
             (
                 line.date,
