@@ -92,8 +92,11 @@ class SegmentWriter:
         frames, self._frames, self._frames_bytes = self._frames, [], 0
         return frames
 
-    def store(self, frames: Iterable[bytes]) -> None:
+    def store(self, frames: Iterable[bytes]) -> list[bytes]:
         """Compress, hash and write. Blocks.
+
+        Returns:
+            the frames as they are stored.
 
         Raises:
             OSError: the spool cannot be written.
@@ -103,11 +106,13 @@ class SegmentWriter:
         # Each of these calls lets the loop's thread run, and waits some milliseconds to get its turn back: one hash and
         # one write a round, not a frame.
         content = list(frames)
-        stored = b"".join([self._compressor.compress(frame) for frame in content])
+        stored = [self._compressor.compress(frame) for frame in content]
+        joined = b"".join(stored)
         self._content_sha256.update(b"".join(content))
-        self._sha256.update(stored)
-        self._file.write(stored)
-        self._size_bytes += len(stored)
+        self._sha256.update(joined)
+        self._file.write(joined)
+        self._size_bytes += len(joined)
+        return stored
 
     def finish(self) -> SegmentFacts:
         """Store what remains and close the file. Blocks.

@@ -20,13 +20,14 @@ import hashlib
 import struct
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 import zstandard
 
 from ssmd.errors import Malformed
+from ssmd.schemas.book_tally import Level, tally
 from ssmd.schemas.codecs import decode_records, whole_messages
 from ssmd.schemas.record_columns import BookColumns, book_columns
 
@@ -149,30 +150,87 @@ def build(kind: str, sha256: str, pieces: Iterable[bytes]) -> bytes | None:
     """
     if kind not in INDEXED_KINDS:
         return None
-    size = BOOK_GROUP_FRAMES if kind == "book" else 1
-    frames: list[Frame] = []
-    groups: dict[str, list[Group]] = {}
-    waiting: list[bytes] = []
-    for frame, content in stored_frames(pieces):
-        if whole_messages(content) != len(content):
-            return None  # a message goes over frames
-        frames.append(frame)
-        waiting.append(content)
-        if len(waiting) == size:
-            _add(kind, len(frames) // size - 1, waiting, groups)
-            waiting = []
-    if waiting:
-        _add(kind, len(frames) // size, waiting, groups)
-    return _encode(sha256, size, frames, groups)
+    builder = IndexBuilder(kind)
+    for stored, content in stored_frames(pieces):
+        builder.add(stored.size, stored.digest, content)
+    return builder.finish(sha256)
 
 
-def _add(kind: str, number: int, contents: list[bytes], groups: dict[str, list[Group]]) -> None:
-    found = _book_groups(number, contents) if kind == "book" else _other_groups(number, contents)
-    for ticker, group in found:
-        groups.setdefault(ticker, []).append(group)
+class IndexBuilder:
+    """Makes the sidecar of a segment of `kind` (one of INDEXED_KINDS) of its frames, one after another."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._size = BOOK_GROUP_FRAMES if kind == "book" else 1
+        self._frames: list[Frame] = []
+        self._groups: dict[str, list[Group]] = {}
+        self._waiting: list[bytes] = []
+        self._can_be = True
+
+    def add(self, stored_bytes: int, digest: bytes, content: bytes) -> None:
+        """The next frame: how long it is where it is stored, its `digest_of`, and what it holds.
+
+        Raises:
+            Malformed: the content is no segment's.
+        """
+        # A message that goes over frames has no place in a group.
+        self._can_be = self._can_be and whole_messages(content) == len(content)
+        if not self._can_be:
+            return
+        offset = self._frames[-1].offset + self._frames[-1].size if self._frames else 0
+        self._frames.append(Frame(offset, stored_bytes, digest))
+        self._waiting.append(content)
+        if len(self._waiting) == self._size:
+            self._close_group()
+
+    def _close_group(self) -> None:
+        number = (len(self._frames) - 1) // self._size
+        found = _book_groups(number, self._waiting) if self._kind == "book" else _other_groups(number, self._waiting)
+        for ticker, group in found:
+            self._groups.setdefault(ticker, []).append(group)
+        self._waiting = []
+
+    def finish(self, sha256: str) -> bytes | None:
+        """The sidecar of the segment that has this SHA-256; None = it can have none.
+
+        Raises:
+            Malformed: as `add`.
+        """
+        if not self._can_be:
+            return None
+        if self._waiting:
+            self._close_group()
+        return _encode(sha256, self._size, self._frames, self._groups)
 
 
 def _book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Group]]:
+    found = tally(contents)
+    if found is None:
+        yield from _unlike_book_groups(number, contents)
+        return
+    is_plain = found.is_summable and found.is_one_subscription
+    sums = _sums_by_ticker(found.sums, found.counts) if is_plain else {}
+    low, high = (0, 0) if is_plain else found.time_bounds()
+    for ticker, count in found.counts.items():
+        begin, end = Place(*found.place(found.first[ticker])), Place(*found.place(found.last[ticker]))
+        # Within one session times do not fall; else the group's are taken, which hold the ticker's.
+        bounds = (begin.ts_recv_ns, end.ts_recv_ns) if is_plain else (low, high)
+        yield ticker, Group(number, count, begin, end, *bounds, sums=sums.get(ticker))
+
+
+def _sums_by_ticker(sums: Mapping[Level, int], tickers: Iterable[str]) -> dict[str, list[Sum]]:
+    by_ticker: dict[str, list[Sum]] = {ticker: [] for ticker in tickers}
+    seen: set[tuple[str, int, int]] = set()
+    for (ticker, price_exponent, size_exponent, side, price), size in sums.items():
+        told = ticker, price_exponent, size_exponent
+        if size or told not in seen:  # a book takes its exponents from its changes, whatever they come to
+            seen.add(told)
+            by_ticker[ticker].append((price_exponent, size_exponent, side, price, size))
+    return by_ticker
+
+
+def _unlike_book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Group]]:
+    """The same of messages of several sizes, column by column."""
     sums: defaultdict[tuple[str, int, int, int, int], int] = defaultdict(int)
     counts: Counter[str] = Counter()
     first: dict[str, Place] = {}
@@ -195,19 +253,11 @@ def _book_groups(number: int, contents: list[bytes]) -> Iterator[tuple[str, Grou
             last[ticker] = Place(*(column[row] for column in places))
         low, high = min(low, min(columns.ts_recv_ns, default=low)), max(high, max(columns.ts_recv_ns, default=0))
     is_plain = is_summable and len(subscriptions) == 1
-    by_ticker: dict[str, list[Sum]] = {ticker: [] for ticker in counts}
-    if is_plain:
-        seen: set[tuple[str, int, int]] = set()
-        for (ticker, price_exponent, size_exponent, side, price), size in sums.items():
-            told = ticker, price_exponent, size_exponent
-            if size or told not in seen:  # a book takes its exponents from its changes, whatever they come to
-                seen.add(told)
-                by_ticker[ticker].append((price_exponent, size_exponent, side, price, size))
+    by_ticker = _sums_by_ticker(sums, counts) if is_plain else {}
     for ticker, count in counts.items():
         begin, end = first[ticker], last[ticker]
-        # Within one session times do not fall; else the group's are taken, which hold the ticker's.
         bounds = (begin.ts_recv_ns, end.ts_recv_ns) if is_plain else (low, high)
-        yield ticker, Group(number, count, begin, end, *bounds, sums=by_ticker[ticker] if is_plain else None)
+        yield ticker, Group(number, count, begin, end, *bounds, sums=by_ticker.get(ticker))
 
 
 def _is_summable(columns: BookColumns) -> bool:

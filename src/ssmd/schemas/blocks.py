@@ -181,20 +181,23 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
     if found != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
     at, end = 0, len(body)
-    heads: list[tuple[int, int, int]] = []
+    kinds: list[int] = []
+    times: list[int] = []
     payloads: list[bytes] = []
-    unpack, add_head, add_payload = _ENTRY.unpack_from, heads.append, payloads.append
+    unpack, add_kind, add_time, add_payload = _ENTRY.unpack_from, kinds.append, times.append, payloads.append
     try:
         while at < end:
-            add_head(head := unpack(body, at))
+            kind, ts_ns, size = unpack(body, at)
             start = at + ENTRY_OVERHEAD_BYTES
-            add_payload(body[start : (at := start + head[2])])
+            at = start + size
+            add_kind(kind)
+            add_time(ts_ns)
+            add_payload(body[start:at])
     except struct.error as error:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(heads)} is cut") from error
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds)} is cut") from error
     if at != end:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(heads) - 1} is cut")
-    if len(heads) != header.entries_count:
-        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {len(heads)} found")
-    kinds, times, _ = zip(*heads, strict=True)
-    numbers = range(header.first_n, header.first_n + len(heads))
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds) - 1} is cut")
+    if len(kinds) != header.entries_count:
+        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {len(kinds)} found")
+    numbers = range(header.first_n, header.first_n + len(kinds))
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)

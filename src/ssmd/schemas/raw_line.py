@@ -18,6 +18,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -53,68 +54,121 @@ class LineEncoder:
         if not entries:
             return b""
         kinds, numbers, times, payloads = zip(*entries, strict=True)
-        return self.encode_columns(session, numbers, kinds, times, payloads)
+        gathered = self.gather(session, numbers, kinds, times, payloads)
+        return gathered if isinstance(gathered, bytes) else gathered.encode()
 
-    def encode_columns(
-        self,
-        session: int,
-        numbers: Sequence[int],
-        kinds: Sequence[int],
-        times: Sequence[int],
-        payloads: Sequence[bytes],
-    ) -> bytes:
-        """As `encode`, of entries in columns (`blocks.Columns`)."""
-        where = b',"conn":%b,"session":%d,"n":' % (self._conn, session)
+    def gather(
+        self, session: int, numbers: Sequence[int], kinds: Sequence[int], times: Sequence[int], payloads: Sequence[bytes]
+    ) -> Frames | bytes:
+        """What gives the lines of a block's entries, in columns (`blocks.Columns`): `Frames`, or where it holds anything
+        but ordinary frames, the lines themselves. Much cheaper than `Frames.encode`, which may run elsewhere.
+        """
         if kinds.count(_IN) == len(kinds) and all(payloads):
             ends = payloads[0][-1] == _NEWLINE
             self._newline.setdefault(session, ends)
-            fast = self._encode_frames(where, ends, numbers, times, payloads)
-            if fast is not None:
-                return fast
-        entries = zip(kinds, numbers, times, payloads, strict=True)
-        return b"".join([self._encode_entry(where, session, Entry(*entry)) for entry in entries])
+            joined = _join(payloads, ends)
+            if joined is not None:
+                return Frames(self._conn, session, tuple(numbers), times, ends, joined)
+        where = _where(self._conn, session)
+        lines = []
+        for kind, n, ts_recv_ns, payload in zip(kinds, numbers, times, payloads, strict=True):
+            if kind == _IN:
+                self._newline.setdefault(session, payload.endswith(b"\n"))
+            lines.append(_encode_entry(where, kind, n, ts_recv_ns, payload))
+        return b"".join(lines)
 
-    def _encode_frames(
-        self, where: bytes, ends: bool, numbers: Sequence[int], times: Sequence[int], payloads: Sequence[bytes]
-    ) -> bytes | None:
-        """The lines when all entries are ordinary frames, checked together; None when one is anything else.
 
-        Args:
-            ends: the first frame ends in a newline.
-        """
-        count = len(payloads)
-        if ends and [payload[-1] for payload in payloads] != [_NEWLINE] * count:
-            return None
-        joined = (b"" if ends else b"\n").join(payloads)
-        if b"\r" in joined or joined.count(b"\n") != (count if ends else count - 1):
-            return None  # with this, no payload has a newline inside, each is one line of `joined`
+class Frames(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Frames of one block, each on a line of `lines`; whether each is JSON has not been looked at. A message by itself.
+
+    Attributes:
+        conn: the connection as JSON.
+        newline: each payload ends in a newline, which is the one in `lines`.
+    """
+
+    conn: bytes
+    session: int
+    numbers: Sequence[int]
+    times: Sequence[int]
+    newline: bool
+    lines: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the lines will be, when all are JSON."""
+        count = len(self.numbers)
+        fixed = len(_line(self.conn, self.session, self.newline) % (0, 0, b"")) - 2
+        newlines = count if self.newline else count - 1
+        return count * fixed + _digits(self.numbers) + _digits(self.times) + len(self.lines) - newlines
+
+    def encode(self) -> bytes:
+        """The lines of the archive."""
+        values = self._values()
+        if values is None:
+            where = _where(self.conn, self.session)
+            payloads = self.lines.splitlines(keepends=True) if self.newline else self.lines.split(b"\n")
+            entries = zip(self.numbers, self.times, payloads, strict=True)
+            return b"".join([_encode_entry(where, _IN, n, ts_recv_ns, payload) for n, ts_recv_ns, payload in entries])
+        count = len(values)
+        parts: list[object] = [b""] * (count * 3)
+        parts[0::3], parts[1::3], parts[2::3] = self.times, self.numbers, values
+        # One format for the whole block: three times as fast as one a line.
+        return _line(self.conn, self.session, self.newline) * count % tuple(parts)
+
+    def _values(self) -> list[msgspec.Raw] | None:
+        """The payloads without their newlines when each is JSON, checked together."""
         try:
-            if not joined.isascii():
-                joined.decode()
-            values = _JSON.decode_lines(joined)
+            if not self.lines.isascii():
+                self.lines.decode()
+            values = _JSON.decode_lines(self.lines)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             return None
         # As many values as lines, and equal when joined again: each line is one value, without white space around it.
-        if len(values) != count or b"\n".join(values) != (joined[:-1] if ends else joined):
-            return None
-        if max(map(len, payloads)) > DEPTH_MAX * 2 and _opened(joined) > DEPTH_MAX and any(map(_is_deep, payloads)):
-            return None
-        parts: list[object] = [b""] * (count * 3)
-        parts[0::3], parts[1::3], parts[2::3] = times, numbers, values
-        flag = b',"newline":true' if ends else b""
-        line = b'{"ts_recv_ns":%%d%b%%d%b,"frame":%%b}\n' % (where.replace(b"%", b"%%"), flag)
-        return line * count % tuple(parts)  # one format for the whole block: three times as fast as one a line
+        is_whole = len(values) == len(self.numbers) and b"\n".join(values) == (self.lines[:-1] if self.newline else self.lines)
+        return values if is_whole else None
 
-    def _encode_entry(self, where: bytes, session: int, entry: Entry) -> bytes:
-        kind, n, ts_recv_ns, payload = entry
-        flag = _DIRECTION[EntryKind(kind)]
-        if kind == EntryKind.IN:
-            ends = payload.endswith(b"\n")
-            self._newline.setdefault(session, ends)
-            if ends and _is_frame(payload[:-1]):
-                flag, body = b',"newline":true', b'"frame":%b' % payload[:-1]
-                return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, body)
-        return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, _content(payload))
+
+def _join(payloads: Sequence[bytes], ends: bool) -> bytes | None:
+    """The payloads, each on a line; None when one cannot stand on one, or may be nested too deep.
+
+    Args:
+        ends: the first one ends in a newline.
+    """
+    count = len(payloads)
+    if ends and [payload[-1] for payload in payloads] != [_NEWLINE] * count:
+        return None
+    joined = (b"" if ends else b"\n").join(payloads)
+    if b"\r" in joined or joined.count(b"\n") != (count if ends else count - 1):
+        return None  # with this, no payload has a newline inside
+    # To open and close a list takes two bytes, an object five: it needs a name in the one around it.
+    longest = (2 if b"[" in joined else 5) * DEPTH_MAX
+    if max(map(len, payloads)) > longest and any(_is_deep(one) for one in payloads if len(one) > longest):
+        return None
+    return joined
+
+
+def _digits(numbers: Sequence[int]) -> int:
+    """How many digits rising `numbers` have together."""
+    first, last = len(str(numbers[0])), len(str(numbers[-1]))
+    return first * len(numbers) if first == last else sum(len(str(number)) for number in numbers)
+
+
+def _where(conn: bytes, session: int) -> bytes:
+    return b',"conn":%b,"session":%d,"n":' % (conn, session)
+
+
+@lru_cache(1024)
+def _line(conn: bytes, session: int, newline: bool) -> bytes:
+    """A line as a format of receive time, number and frame."""
+    flag = b',"newline":true' if newline else b""
+    return b'{"ts_recv_ns":%%d%b%%d%b,"frame":%%b}\n' % (_where(conn, session).replace(b"%", b"%%"), flag)
+
+
+def _encode_entry(where: bytes, kind: int, n: int, ts_recv_ns: int, payload: bytes) -> bytes:
+    flag = _DIRECTION[EntryKind(kind)]
+    if kind == _IN and payload.endswith(b"\n") and _is_frame(payload[:-1]):
+        return b'{"ts_recv_ns":%d%b%d,"newline":true,"frame":%b}\n' % (ts_recv_ns, where, n, payload[:-1])
+    return b'{"ts_recv_ns":%d%b%d%b,%b}\n' % (ts_recv_ns, where, n, flag, _content(payload))
 
 
 def _content(payload: bytes) -> bytes:

@@ -110,7 +110,7 @@ def _of_one_size(data: bytes, size: int) -> BookColumns:
     names = [data[at : at + body - layout.POINTERS_AT] for at in range(layout.POINTERS_AT, len(data), size)]
     feeds, tickers = {}, {}
     for part in set(names):
-        feeds[part], tickers[part] = _names(part)
+        feeds[part], tickers[part] = names_of(part)
     first = head >> 3
     event, recv, session, n = (words[first + at :: step].tolist() for at in range(4))
     return BookColumns(
@@ -123,7 +123,7 @@ def _of_one_size(data: bytes, size: int) -> BookColumns:
 
 
 @lru_cache(16_384)
-def _names(part: bytes) -> tuple[str, str]:
+def names_of(part: bytes) -> tuple[str, str]:
     """Feed and ticker of a message's names, which stand in every frame again."""
     feed, ticker = layout.read_text(part, 0, 0, len(part)), layout.read_text(part, 8, 0, len(part))
     if layout.names_part(feed.encode(), ticker.encode(), layout.BOOK) != part:

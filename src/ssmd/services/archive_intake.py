@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from ssmd.archive.continuity import Place, Unit
 from ssmd.archive.keys import DataType
+from ssmd.archive.segment_files import Piece
 from ssmd.clock import DayCalendar
-from ssmd.services.open_segment import OpenSegment, Piece
+from ssmd.services.open_segment import OpenSegment
 from ssmd.streams.transport import StreamMessage, StreamName
 
 

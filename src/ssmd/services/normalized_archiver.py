@@ -11,6 +11,7 @@ from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.continuity import NOWHERE, Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
+from ssmd.archive.segment_files import Piece
 from ssmd.archive.storage import Storage
 from ssmd.clock import Clock
 from ssmd.errors import Malformed
@@ -19,7 +20,7 @@ from ssmd.registry.documents import ArchiveSettings
 from ssmd.schemas.codecs import Survey, survey
 from ssmd.schemas.market_message import MARK_PART, Mark, decode_mark, parse_message_id
 from ssmd.services.archive_intake import ArchiveDays
-from ssmd.services.open_segment import OpenSegment, Piece
+from ssmd.services.open_segment import OpenSegment
 from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
 from ssmd.streams import subjects

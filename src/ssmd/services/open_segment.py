@@ -1,7 +1,8 @@
 """A segment being written: where the archivers' loop meets the files' blocking work.
 
-One thread job per segment at a time compresses, hashes and writes what was collected before, while the loop collects
-on: at most two rounds of `SPILL_BYTES` are held.
+Pieces are collected in rounds of `SPILL_BYTES`. A segment of one round is written by a thread when it is sealed; one that
+grows beyond goes, round by round, to the process beside the archiver (`services.spool_process`), while the loop collects
+on. The files are the same. Three rounds are held at most: the one collected, one on its way, one being written.
 """
 
 from __future__ import annotations
@@ -9,31 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ssmd.archive.continuity import Unit
-from ssmd.archive.segment import FRAME_BYTES_MAX, SegmentFacts, SegmentWriter
+from ssmd.archive.segment import FRAME_BYTES_MAX
+from ssmd.archive.segment_files import FinishedFile, Piece, SegmentFiles
 from ssmd.errors import Unavailable
+from ssmd.services.spool_process import RemoteFiles, SpoolProcess
 
 SPILL_BYTES: Final = 4 * FRAME_BYTES_MAX
-
-
-class Piece(NamedTuple):
-    """What one block gives to the file of one kind: `records` whole lines or messages, received between the two times."""
-
-    kind: str
-    content: bytes
-    records: int
-    ts_recv_first_ns: int
-    ts_recv_last_ns: int
-
-
-class FinishedFile(NamedTuple):
-    """One file of a segment, whole, in the spool."""
-
-    kind: str
-    path: Path
-    facts: SegmentFacts
 
 
 class OpenSegment:
@@ -43,10 +28,20 @@ class OpenSegment:
         stem: path in the spool without suffix, this segment's own.
         cut_after: stream sequence behind which the segment was planned to end; 0 = content decides.
         encoder: state of the intake for this segment.
+        process: writes what is more than one round.
     """
 
     def __init__(
-        self, stem: Path, level: int, *, connection: str, date: str, first_seq: int, cut_after: int, encoder: Any
+        self,
+        stem: Path,
+        level: int,
+        *,
+        connection: str,
+        date: str,
+        first_seq: int,
+        cut_after: int,
+        encoder: Any,
+        process: SpoolProcess,
     ) -> None:
         self._stem = stem
         self._level = level
@@ -61,35 +56,38 @@ class OpenSegment:
         self.content_bytes = 0
         self.touched_ns = 0
         self.ts_recv_first_ns = 0
-        self._writers: dict[str, SegmentWriter] = {}
+        self._process = process
+        self._files: SegmentFiles | RemoteFiles | None = None
+        self._pieces: list[Piece] = []
+        self._pieces_bytes = 0
         self._job: asyncio.Future[None] | None = None
 
     def add(self, unit: Unit[Any], pieces: Sequence[Piece]) -> None:
         """Collect what `unit` gives."""
-        for kind, content, records, ts_first_ns, ts_last_ns in pieces:
-            writer = self._writers.get(kind)
-            if writer is None:
-                writer = self._writers[kind] = SegmentWriter(self._stem.with_name(f"{self._stem.name}.{kind}"), self._level)
-            writer.add(content, records, ts_first_ns, ts_last_ns)
-            self.ts_recv_first_ns = min(self.ts_recv_first_ns or ts_first_ns, ts_first_ns)
-            self.content_bytes += len(content)
+        for piece in pieces:
+            size = piece.size_bytes
+            self._pieces_bytes += size
+            self.content_bytes += size
+            self.ts_recv_first_ns = min(self.ts_recv_first_ns or piece.ts_recv_first_ns, piece.ts_recv_first_ns)
+        self._pieces += pieces
         if unit.last_seq >= self.last_seq:
             self.last_seq, self.message_id = unit.last_seq, unit.message_id
         self.sessions[unit.session] = unit.last_n
 
     @property
     def wants_spill(self) -> bool:
-        return sum(writer.pending_bytes for writer in self._writers.values()) >= SPILL_BYTES
+        return self._pieces_bytes >= SPILL_BYTES
 
     async def spill(self) -> None:
-        """Hand what was collected to the thread, after what it is busy with.
+        """Hand what was collected to the process, after what is on its way there.
 
         Raises:
             Unavailable: the spool cannot be written; the segment is of no more use.
         """
         await self._wait()
-        taken = [(writer, writer.take()) for writer in self._writers.values() if writer.pending_bytes]
-        self._job = asyncio.get_running_loop().run_in_executor(None, _store, taken)
+        self._files = self._files or self._process.open(self._stem, self._level)
+        pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
+        self._job = asyncio.get_running_loop().run_in_executor(None, self._files.write, pieces)
 
     async def _wait(self) -> None:
         job, self._job = self._job, None
@@ -109,10 +107,10 @@ class OpenSegment:
             Unavailable: the spool cannot be written; the segment is of no more use.
         """
         await self._wait()
+        self._files = files = self._files or SegmentFiles(self._stem, self._level)
+        pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
         try:
-            return await asyncio.to_thread(
-                lambda: [FinishedFile(kind, writer.path, writer.finish()) for kind, writer in sorted(self._writers.items())]
-            )
+            return await asyncio.to_thread(_finish, files, pieces)
         except OSError as error:
             raise _no_spool(self._stem, error) from error
 
@@ -123,13 +121,13 @@ class OpenSegment:
             if not self._job.cancelled():
                 self._job.exception()  # whatever it was, the files are not wanted any more
             self._job = None
-        for writer in self._writers.values():
-            writer.discard()
+        if self._files is not None:
+            await asyncio.to_thread(self._files.discard)
 
 
-def _store(taken: Sequence[tuple[SegmentWriter, list[bytes]]]) -> None:
-    for writer, frames in taken:
-        writer.store(frames)
+def _finish(files: SegmentFiles | RemoteFiles, pieces: Sequence[Piece]) -> list[FinishedFile]:
+    files.write(pieces)
+    return files.finish()
 
 
 def _no_spool(stem: Path, error: OSError) -> Unavailable:

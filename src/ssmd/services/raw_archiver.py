@@ -11,6 +11,7 @@ from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.continuity import Place, Unit
 from ssmd.archive.keys import DataType, SegmentName, Shelf
+from ssmd.archive.segment_files import Piece
 from ssmd.archive.storage import Storage
 from ssmd.clock import Clock
 from ssmd.errors import Malformed
@@ -20,7 +21,7 @@ from ssmd.schemas.blocks import NO_DIGEST, Columns, EntryKind, decode_columns
 from ssmd.schemas.control import DayMark, decode_fact
 from ssmd.schemas.raw_line import LineEncoder
 from ssmd.services.archive_intake import ArchiveDays
-from ssmd.services.open_segment import OpenSegment, Piece
+from ssmd.services.open_segment import OpenSegment
 from ssmd.services.standby import IsAlive
 from ssmd.services.stream_archiver import HOLD_SECONDS, StreamArchiver
 from ssmd.streams import subjects
@@ -95,7 +96,7 @@ class RawIntake:
 
     def pieces(self, encoder: LineEncoder, unit: Unit[Columns]) -> Sequence[Piece]:
         block = unit.content
-        lines = encoder.encode_columns(block.session, block.numbers, block.kinds, block.times, block.payloads)
+        lines = encoder.gather(block.session, block.numbers, block.kinds, block.times, block.payloads)
         return [Piece(KIND, lines, len(block.numbers), block.times[0], block.times[-1])]
 
     def newline(self, encoder: LineEncoder, session: int) -> bool:

@@ -124,7 +124,7 @@ class _Units:
                     raise not_here(f"its records are of mapper {encoder}, sealed were those of {self._target.mapper}")
                 for piece in self._intake.pieces(encoder, unit):
                     if piece.kind == self._target.file.kind:
-                        writer.add(piece.content, piece.records, piece.ts_recv_first_ns, piece.ts_recv_last_ns)
+                        writer.add(piece.encode(), piece.records, piece.ts_recv_first_ns, piece.ts_recv_last_ns)
                 if writer.pending_bytes > 4 * PIECE_BYTES:
                     writer.store(writer.take())
             return writer.finish()

@@ -13,16 +13,18 @@ from typing import Any
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.continuity import Unit
-from ssmd.archive.segment_index import INDEXED_KINDS, build, index_key
-from ssmd.archive.storage import CHUNK_BYTES, Storage
+from ssmd.archive.segment_files import FinishedFile
+from ssmd.archive.segment_index import index_key
+from ssmd.archive.storage import Storage
 from ssmd.clock import Clock
 from ssmd.domain import archive, dead_letter
-from ssmd.errors import Malformed, Unavailable
+from ssmd.errors import Unavailable
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Positions, Regressed, Sealed
-from ssmd.services.open_segment import FinishedFile, OpenSegment
+from ssmd.services.open_segment import OpenSegment
 from ssmd.services.patience import Patience
+from ssmd.services.spool_process import SpoolProcess
 from ssmd.streams.transport import StreamMessage
 
 
@@ -50,6 +52,7 @@ class Sealer:
         settings: ArchiveSettings,
         patience: Patience,
         crash_point: crash_points.CrashPoint,
+        spool_name: str,
         log: Any,
     ) -> None:
         self._instance = instance
@@ -65,7 +68,9 @@ class Sealer:
         self._crash_point = crash_point
         self._log = log
         self._epochs: dict[tuple[str, str], int] = {}
+        self._spool_name = spool_name
         self._spooled = 0
+        self._process = SpoolProcess()
         self.positions = Positions()
         self.incarnation = ""
         self.segments: dict[str, OpenSegment] = {}
@@ -173,13 +178,14 @@ class Sealer:
             cut_after = planned.last_seq
         self._spooled += 1
         segment = self.segments[unit.connection] = OpenSegment(
-            self._spool / f"{self._spooled:08}",
+            self._spool / f"{self._spool_name}-{self._spooled:08}",
             self._settings.zstd_level,
             connection=unit.connection,
             date=unit.date,
             first_seq=max(unit.first_seq, sealed.last_seq + 1),
             cut_after=cut_after,
             encoder=self._intake.encoder(unit),
+            process=self._process,
         )
         return segment
 
@@ -224,7 +230,7 @@ class Sealer:
 
     async def _upload(self, segment: OpenSegment, file: FinishedFile) -> archive.SegmentFile:
         object_key = self._intake.key(segment, file.kind, self._incarnation(segment.connection))
-        await self._patience.until_answered("storage", lambda: self._storage.put_file(object_key, file.path))
+        await self._patience.until_answered("storage", lambda: self._storage.put_file(object_key, Path(file.path)))
         facts = file.facts
         return archive.SegmentFile(
             object_key,
@@ -240,14 +246,13 @@ class Sealer:
 
     async def _index(self, file: FinishedFile, told: archive.SegmentFile) -> None:
         """Put the sidecar beside a sealed file: tried once, for readers do without it, and it can be made again."""
-        if file.kind not in INDEXED_KINDS:
-            return
-        try:
-            data = await asyncio.to_thread(_sidecar, file)
-            if data is not None:
-                await self._storage.put(index_key(told.key), data)
-        except (OSError, Unavailable, Malformed) as error:
-            self._log.warning("no sidecar", segment=told.key, reason=str(error))
+        if file.no_sidecar:
+            self._log.warning("no sidecar", segment=told.key, reason=file.no_sidecar)
+        if file.sidecar is not None:
+            try:
+                await self._storage.put(index_key(told.key), file.sidecar)
+            except Unavailable as error:
+                self._log.warning("no sidecar", segment=told.key, reason=str(error))
 
     async def _complete(self, connection: str, date: str) -> None:
         await self._command((connection, date), archive.CompletePartition("day-mark"))
@@ -272,6 +277,10 @@ class Sealer:
         for segment in segments.values():
             await segment.discard()
 
+    async def close(self) -> None:
+        """End the process beside this one, if there is one."""
+        await asyncio.to_thread(self._process.close)
+
     async def clear_spool(self) -> None:
         """Make the spool, and remove what a killed process left there.
 
@@ -288,8 +297,3 @@ class Sealer:
         for leftover in self._spool.iterdir():
             if leftover.is_file():
                 leftover.unlink()
-
-
-def _sidecar(file: FinishedFile) -> bytes | None:
-    with file.path.open("rb") as source:
-        return build(file.kind, file.facts.sha256, iter(lambda: source.read(CHUNK_BYTES), b""))

@@ -97,6 +97,7 @@ class StreamArchiver:
             settings=settings,
             patience=self._patience,
             crash_point=crash_point,
+            spool_name=random(4).hex(),
             log=self._log,
         )
         self._standby = Standby(instance, self._positions, is_alive, self._log)
@@ -145,6 +146,7 @@ class StreamArchiver:
             self._ended.set()
             self._flushes.refuse(f"{self._name} ended before the flush was done")
             await self._abandon()
+            await self._sealer.close()
 
     async def stop(self) -> None:
         self._stopping = True
