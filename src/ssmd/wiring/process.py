@@ -29,6 +29,7 @@ from ssmd.clock import SystemClock, date_of
 from ssmd.errors import Malformed, Misconfigured, SsmdError
 from ssmd.identifiers import system_random
 from ssmd.services.component import Component, Questioned
+from ssmd.services.ended_tasks import end_tasks
 from ssmd.settings import Workspace, variables
 from ssmd.streams.control import ControlServer, Verb
 from ssmd.telemetry import tracing
@@ -94,9 +95,7 @@ async def _run(kind: str, environment: ResolvedEnvironment, parent: int, given: 
             if control.done():
                 control.result()
         finally:
-            for task in (control, told, running):
-                task.cancel()
-            await asyncio.gather(control, told, running, return_exceptions=True)
+            await end_tasks([control, told, running])
         log.info("stopped", instance=component.instance)
 
 

@@ -33,6 +33,7 @@ from ssmd.domain.trading_day import (
 from ssmd.errors import Rejected, SsmdError
 from ssmd.identifiers import RandomBytes, uuid7
 from ssmd.projections.views import Views, freshest_views
+from ssmd.services.ended_tasks import end_tasks
 from ssmd.streams.control import ControlClient, ControlServer
 from ssmd.telemetry.request import current as at_hand
 from ssmd.wiring.backends import open_journal, open_rows_store
@@ -286,7 +287,7 @@ async def day_procedure(
                 url, environment.name, AT_WORK, request_id, {"health": _well}, version=__version__, random=random
             )
             answering = asyncio.create_task(server.run(), name="day at work")
-            stack.push_async_callback(_ended, answering)
+            stack.push_async_callback(end_tasks, [answering])
 
         async def views() -> Views:
             return await freshest_views(store, journal)
@@ -314,8 +315,3 @@ async def day_procedure(
 
 async def _well() -> Mapping[str, Any]:
     return {"ok": True, "reason": ""}
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
