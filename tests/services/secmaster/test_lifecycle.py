@@ -82,6 +82,16 @@ async def test_a_result_is_written_as_it_is_told() -> None:
         assert here.service.health().stats["asked"] == 0
 
 
+async def test_a_result_of_a_market_that_a_sync_listed_meanwhile_is_written_as_it_is_told() -> None:
+    async with following({}) as here:
+        here.desk.venue.markets = {"A": market("A")}
+        await here.desk.sync()
+        await here.tell(status("A", "determined", result="yes"))
+        await here.until("written", 1)
+        found = (await here.standing())["A"]
+        assert (found.stage, found.result) == ("determined", "yes")
+
+
 async def test_a_new_market_is_asked_for_until_rest_shows_it() -> None:
     async with following({}) as here:
         await here.tell(status("NEW", "created"))

@@ -134,22 +134,26 @@ class LifecycleFollower:
         await self._ask_due()
 
     async def _take(self, messages: Iterable[StreamMessage]) -> None:
+        records = [record for message in messages for record in self._statuses(message)]
+        if any(record.change == "determined" and not self._listings.event_of(record.ticker) for record in records):
+            # A sync has listed it since.
+            await self._listings.refresh()
         told: list[Observation] = []
-        for message in messages:
-            self._counts["messages"] += 1
-            try:
-                records = list(decode_records(message.payload))
-            except Malformed as error:
-                # Bad bytes on the stream are the archiver's business to record; here they only lack a hint.
-                self._counts["unreadable"] += 1
-                self._log.warning("unreadable message", seq=message.seq, reason=error.message)
-                continue
-            for record in records:
-                if isinstance(record, MarketStatus):
-                    told += self._told_by(record)
-                    self._hint(record)
+        for record in records:
+            told += self._told_by(record)
+            self._hint(record)
         if told:
             self._counts["written"] += len(await self._listings.observe(told, self._origin))
+
+    def _statuses(self, message: StreamMessage) -> list[MarketStatus]:
+        self._counts["messages"] += 1
+        try:
+            return [record for record in decode_records(message.payload) if isinstance(record, MarketStatus)]
+        except Malformed as error:
+            # Bad bytes on the stream are the archiver's business to record; here they only lack a hint.
+            self._counts["unreadable"] += 1
+            self._log.warning("unreadable message", seq=message.seq, reason=error.message)
+            return []
 
     def _told_by(self, record: MarketStatus) -> list[Observation]:
         """What the message says in full."""
