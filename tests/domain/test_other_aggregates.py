@@ -36,6 +36,8 @@ FIRST = projection.Made("g1", 1, 12, "aa", 3, 0)
 BEFORE = projection.Made("g1", 1, 40, "cd" * 32, 7, 0)
 QUALITY = archive.QualityAssessed(1, 999_000, 3, 10, 0, 1, 0, 77, ("1 gap",))
 FILE = archive.SegmentFile("k", "trade", 1, "ab", 2, "cd", 3, 4, 5)
+LATE = archive.SealSegment(2, "i", 1, 9, "m", (FILE,), ())
+LATE_SEALED = archive.SegmentSealed("i", 1, 9, "m", (FILE,), ())
 
 
 def place(n: int) -> capture.TapePlace:
@@ -80,7 +82,25 @@ WALKS: list[tuple[Decider[Any, Any, Any], list[Step]]] = [
         [
             told(1, capture.Started, "host-1", 2, "0.1"),
             (told(2, capture.Started, "host-0", 1, "0.1")[0], "capture-fenced"),
-            told(3, capture.IntervalAssessed, 1, "trade", "verified", 1, 5, 9, "ab" * 32, ("KX-1",), "seq 1..9"),
+            told(
+                3,
+                capture.IntervalAssessed,
+                1,
+                "trade",
+                "verified",
+                "",
+                "",
+                1,
+                5,
+                1,
+                1,
+                9,
+                "ab" * 32,
+                "",
+                ("KX-1",),
+                (),
+                "seq 1 to 9",
+            ),
             told(4, capture.GapRepaired, "g1", "rest", 1, 5, 3, (), "3 trades by REST"),
             told(5, capture.Stopped, "host-1", 2, "stop", ""),
             (told(4, capture.GapRepaired, "g1", "rest", 1, 5, 3, (), "")[0], []),
@@ -146,8 +166,16 @@ WALKS: list[tuple[Decider[Any, Any, Any], list[Step]]] = [
             (archive.RecordVerification("c2", 3, 99), "archive-damaged"),
             (archive.RecordRepair("k", "raw", "ab"), [archive.Repaired("k", "raw", "ab")]),
             (archive.RecordRepair("k", "raw", "ab"), []),
-            (archive.RecordRenormalization(3, (FILE,)), [archive.Renormalized(3, (FILE,))]),
-            (archive.RecordRenormalization(2, (FILE,)), "older-mapper"),
+            (archive.RecordRenormalization(3, (FILE,), 0, 5), "archive-moved"),
+            (archive.CompletePartition("day-mark"), [archive.Completed("day-mark", 0, 0, 0)]),
+            (archive.RecordRenormalization(3, (FILE,), 1, 5), "archive-moved"),
+            (archive.RecordRenormalization(3, (FILE,), 0, 5), [archive.Renormalized(3, (FILE,), 5)]),
+            (archive.RecordRenormalization(3, (FILE,), 0, 5), []),
+            (archive.RecordRenormalization(2, (FILE,), 0, 5), "older-mapper"),
+            (LATE, [archive.Reopened("late-data"), LATE_SEALED]),
+            (archive.RecordRenormalization(3, (FILE,), 1, 5), "archive-moved"),
+            (archive.CompletePartition("day-mark"), [archive.Completed("day-mark", 1, FILE.records, FILE.size_bytes)]),
+            (archive.RecordRenormalization(3, (FILE,), 1, 5), [archive.Renormalized(3, (FILE,), 5)]),
             (archive.RecordPruning(("k", "l", "k"), 5, "age"), [archive.Pruned(("k", "l"), 5, "age")]),
             (archive.RecordPruning(("l", "m"), 5, "age"), [archive.Pruned(("m",), 5, "age")]),
             (archive.AssessQuality(QUALITY), [QUALITY]),
@@ -164,9 +192,15 @@ WALKS: list[tuple[Decider[Any, Any, Any], list[Step]]] = [
             (key.SetKey(("api_key",), FP, ("read",), 99), [key.Set(("api_key",), FP, ("read",), 99)]),
             (key.RecordAccess("gateway", "a1", ("api_key",)), [key.Accessed("gateway", "a1", ("api_key",), FP)]),
             (key.VerifyKey("v1", is_good=True), [key.Verified("v1", FP, is_good=True, detail="")]),
+            (key.NoticeExpiry("expires-soon", FP, 99), [key.ExpiryNoticed("expires-soon", FP, 99)]),
+            (key.NoticeExpiry("expires-soon", FP, 99), []),
+            (key.NoticeExpiry("expired", FP2, 99), []),
+            (key.NoticeExpiry("expired", FP, 99), [key.ExpiryNoticed("expired", FP, 99)]),
             (key.RevokeKey("leaked"), [key.Revoked(FP, "leaked")]),
+            (key.NoticeExpiry("rotation-due", FP, 50), []),
             (key.SetKey(("api_key",), FP), "key-revoked"),
             (key.SetKey(("api_key",), FP2), [key.Rotated(("api_key",), FP2, FP, (), 0)]),
+            (key.NoticeExpiry("rotation-due", FP2, 50), [key.ExpiryNoticed("rotation-due", FP2, 50)]),
             (key.DeleteKey("moved"), [key.Deleted(FP2, "moved")]),
             (key.SetKey(("api_key",), FP2), [key.Set(("api_key",), FP2, (), 0)]),
         ],

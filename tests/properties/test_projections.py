@@ -48,6 +48,7 @@ DATES = ("2026-05-14", "2026-05-15", "2026-05-16")
 times = st.integers(START_NS, START_NS + 3 * DAY_NS - 1)
 names = st.sampled_from(["main", "b.2"])
 tickers = st.lists(st.sampled_from(["KX-A", "KX-B", "KX.C/D"]), unique=True, max_size=3).map(tuple)
+ticker_sets = st.sampled_from(["a1", "b2", "c3"])
 gap_ids = st.sampled_from(["g1", "g2", "é/3"])
 sessions = st.integers(1, 3)
 small = st.integers(0, 9)
@@ -103,11 +104,17 @@ capture_events = st.one_of(
         sid=small,
         channel=text,
         verdict=st.sampled_from(["verified", "unverifiable", "missing", "repaired"]),
+        cause=text,
+        gap_id=gap_ids,
         start_ns=times,
         end_ns=times,
-        frames=small,
-        ticker_set=st.just(""),
+        first_n=small,
+        first_seq=small,
+        last_seq=small,
+        ticker_set=ticker_sets,
+        base=st.just("") | ticker_sets,
         tickers=tickers,
+        dropped=tickers,
         evidence=text,
     ),
 )

@@ -163,21 +163,37 @@ Verdict = Literal["verified", "unverifiable", "missing", "repaired"]
 
 
 class IntervalAssessed(CaptureEvent, frozen=True, tag="capture.interval-assessed.v1"):
-    """What can be said of an interval of a subscription, for all of its tickers at once.
+    """What can be said of [start_ns, end_ns) of a subscription, for all tickers of a set at once.
 
-    `ticker_set` is the SHA-256 (hex) of the sorted tickers, each followed by a line feed; `tickers` names them where the
-    set differs from that of the subscription's interval before, else it is empty. `start_ns` belongs to it, `end_ns`
-    does not.
+    Where intervals of a ticker and channel overlap, missing holds before unverifiable before verified: what is found later
+    to be wrong counts. `repaired` holds where its gap is missing, and nowhere else.
+
+    The set is that of `base` with `tickers` and without `dropped`; `base` "" = of nobody, else a set that this connection
+    named before (itself: just the same). `ticker_set` is the SHA-256 (hex) of its sorted tickers, each followed by a line
+    feed; "*" in it stands for all of a channel without a ticker filter. In a `repaired` one nobody = all of its gap.
+
+    Fields:
+        sid: 0 = of no one subscription; `channel` "" = of every channel.
+        cause: why it is not verified: that of the gap `gap_id` (missing, repaired); tail (nothing counted came since);
+            no-sequence (the venue does not count this channel); no-beginning (the acknowledgement was not seen).
+        first_n: the evidence is in the session's entries from here to the event's own `n`; 0 = before the session.
+        first_seq, last_seq: the venue's counts at its ends, all between them received unless missing; 0 = none.
     """
 
     sid: int
     channel: str
     verdict: Verdict
+    cause: str
+    gap_id: str
     start_ns: int
     end_ns: int
-    frames: int
+    first_n: int
+    first_seq: int
+    last_seq: int
     ticker_set: str
+    base: str
     tickers: tuple[str, ...]
+    dropped: tuple[str, ...]
     evidence: str
 
 
@@ -200,7 +216,7 @@ EVENTS = (
 
 
 _NAMING: Final = (Subscribed, GapOpened, GapClosed, GapRepaired)
-"""Events of which several may stand for one fact. An `IntervalAssessed` is one: its digest stands for all of its tickers."""
+"""Events of which several may stand for one fact. An `IntervalAssessed` is one: whoever makes it keeps its set small enough."""
 
 
 # State

@@ -59,6 +59,7 @@ RELEASED: Final = frozenset(
         "capture.gap-closed.v1",
         "capture.gap-opened.v1",
         "capture.gap-repaired.v1",
+        "capture.interval-assessed.v1",
         "capture.subscribed.v1",
         "capture.tail-cut.v1",
         "client.created.v1",

@@ -5,7 +5,8 @@ A server takes messages of 1 MiB by default; a venue may have more open markets 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -27,3 +28,8 @@ def ticker_parts(tickers: Sequence[str], bytes_max: int = TICKERS_BYTES_MAX) -> 
         part.append(ticker)
         size += own
     return [*parts, tuple(part)]
+
+
+def set_digest(tickers: Iterable[str]) -> str:
+    """The name of a set of tickers by its content: SHA-256 (hex) of the sorted ones, each followed by a line feed."""
+    return hashlib.sha256("".join([f"{ticker}\n" for ticker in sorted(tickers)]).encode()).hexdigest()

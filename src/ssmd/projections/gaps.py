@@ -214,8 +214,11 @@ def _closed(before: GapRow | None, feed: str, connection: str, event: capture.Ga
     )
     if event.tickers:
         tickers = dict(gap.tickers)
+        # A later session tells of everybody it has; the hole was for those it was opened for.
+        is_named = gap.opened_position > 0 and not gap.is_whole
         for ticker in event.tickers:
-            tickers[ticker] = max(tickers.get(ticker, 0), event.end_ns)
+            if not is_named or ticker in tickers:
+                tickers[ticker] = max(tickers.get(ticker, 0), event.end_ns)
         is_over = not gap.is_open or (not gap.is_whole and all(tickers.values()))
         end_ns = max(gap.end_ns, *tickers.values()) if is_over else 0
     else:
@@ -224,4 +227,4 @@ def _closed(before: GapRow | None, feed: str, connection: str, event: capture.Ga
     return msgspec.structs.replace(gap, tickers=tickers, end_ns=end_ns, position=position)
 
 
-GAPS: Final = Projection(NAME, 2, frozenset({capture.AGGREGATE}), fold_gap)
+GAPS: Final = Projection(NAME, 3, frozenset({capture.AGGREGATE}), fold_gap)

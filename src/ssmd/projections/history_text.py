@@ -77,7 +77,8 @@ def _capture_care(event: capture.CaptureEvent) -> str:
         case capture.GapRepaired(gap_id=gap_id, source=source, records=records, tickers=tickers):
             return f"gap {gap_id} repaired for {_tickers(tickers)}: {records} records from {source}"
         case capture.IntervalAssessed(verdict=verdict, channel=channel, start_ns=start_ns, end_ns=end_ns):
-            return f"{channel} is {verdict} from {utc_text(start_ns)} to {utc_text(end_ns)}{because(event.evidence)}"
+            what = channel or "every channel"
+            return f"{what} is {verdict} from {utc_text(start_ns)} to {utc_text(end_ns)}{because(event.evidence)}"
         case _:
             return _fields(event)
 

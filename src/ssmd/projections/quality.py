@@ -1,8 +1,7 @@
 """View `quality`: what each day's data is worth, and how it is known.
 
 partition/{feed}/{date}/{type}/{partition}   -> PartitionQuality   checks of stored objects, latest assessment
-coverage/{feed}/{date}/{ticker}              -> Coverage           assessed intervals, expanded from ticker sets
-set/{feed}/{connection}/{ticker set}         -> TickerSet          whom a digest stands for
+interval/... and set/...: `projections.intervals`
 """
 
 from __future__ import annotations
@@ -12,16 +11,12 @@ from typing import Final
 import msgspec
 
 from ssmd.domain import archive, capture
-from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix, utc_date
+from ssmd.projections.intervals import fold_interval
+from ssmd.projections.projection import Projection, Rows, id_parts, row_key, row_prefix
 from ssmd.streams.journal import RecordedEvent
 
 NAME: Final = "quality"
 _PARTITION: Final = "partition"
-_COVERAGE: Final = "coverage"
-_SET: Final = "set"
-_DAY_NS: Final = 86_400 * 1_000_000_000
-_DAYS_MAX: Final = 4000
-"""An interval longer than this is a mistake of its clock; only so many of its days are counted."""
 
 
 class PartitionQuality(msgspec.Struct, frozen=True):
@@ -51,26 +46,6 @@ class PartitionQuality(msgspec.Struct, frozen=True):
     position: int = 0
 
 
-class Coverage(msgspec.Struct, frozen=True, gc=False):
-    """How much of a UTC date is known of one ticker: sums over its subscriptions' intervals, by verdict."""
-
-    feed: str
-    date: str
-    ticker: str
-    verified_ns: int = 0
-    unverifiable_ns: int = 0
-    missing_ns: int = 0
-    repaired_ns: int = 0
-    intervals: int = 0
-    position: int = 0
-
-
-class TickerSet(msgspec.Struct, frozen=True):
-    """The tickers a digest stands for."""
-
-    tickers: tuple[str, ...]
-
-
 def partitions_prefix(feed: str, date: str) -> str:
     """Prefix of a date's `PartitionQuality` rows."""
     return row_prefix(_PARTITION, feed, date)
@@ -81,14 +56,9 @@ def all_partitions_prefix(feed: str) -> str:
     return row_prefix(_PARTITION, feed)
 
 
-def coverage_prefix(feed: str, date: str) -> str:
-    """Prefix of a date's `Coverage` rows, by ticker."""
-    return row_prefix(_COVERAGE, feed, date)
-
-
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
     if isinstance(event, capture.IntervalAssessed):
-        _fold_interval(rows, recorded, event)
+        fold_interval(rows, recorded, event)
     elif recorded.envelope.aggregate == archive.AGGREGATE:
         feed, date, type_, partition = id_parts(recorded.envelope)
         key = row_key(_PARTITION, feed, date, type_, partition)
@@ -122,35 +92,4 @@ def _evolve(row: PartitionQuality, event: msgspec.Struct, ts_ns: int) -> Partiti
             return None
 
 
-def _fold_interval(rows: Rows, recorded: RecordedEvent, event: capture.IntervalAssessed) -> None:
-    feed, connection = id_parts(recorded.envelope)
-    tickers = event.tickers
-    if event.ticker_set:
-        set_key = row_key(_SET, feed, connection, event.ticker_set)
-        if tickers:
-            rows.put(set_key, TickerSet(tickers))
-        else:
-            known = rows.get(set_key, TickerSet)
-            if known is None:
-                raise ValueError(f"ticker set {event.ticker_set} of {feed}.{connection} was never named")
-            tickers = known.tickers
-    for date, span_ns in _spans(event.start_ns, event.end_ns):
-        for ticker in tickers:
-            key = row_key(_COVERAGE, feed, date, ticker)
-            row = rows.get(key, Coverage) or Coverage(feed, date, ticker)
-            name = f"{event.verdict}_ns"
-            sums = {name: getattr(row, name) + span_ns}
-            rows.put(key, msgspec.structs.replace(row, **sums, intervals=row.intervals + 1, position=recorded.position))
-
-
-def _spans(start_ns: int, end_ns: int) -> list[tuple[str, int]]:
-    """(UTC date, nanoseconds) of the interval, date by date."""
-    spans: list[tuple[str, int]] = []
-    while start_ns < end_ns and len(spans) < _DAYS_MAX:
-        until = min(end_ns, (start_ns // _DAY_NS + 1) * _DAY_NS)
-        spans.append((utc_date(start_ns), until - start_ns))
-        start_ns = until
-    return spans
-
-
-QUALITY: Final = Projection(NAME, 2, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)
+QUALITY: Final = Projection(NAME, 3, frozenset({capture.AGGREGATE, archive.AGGREGATE}), _fold)

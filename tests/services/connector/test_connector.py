@@ -28,7 +28,7 @@ from ssmd.schemas.records import KIND_OF, Record
 from ssmd.services.connector.kalshi_venue import KalshiAccess
 from ssmd.services.connector.service import ConnectorService
 from ssmd.services.connector.settings import ConnectorSettings
-from ssmd.services.simulator.config import FaultOrder, SimulatorConfig
+from ssmd.services.simulator.config import FaultOrder, HandshakeFault, SimulatorConfig
 from ssmd.services.simulator.seeded_capture import write_seeded_capture
 from ssmd.services.simulator.simulator import Simulator
 from ssmd.streams.journal_memory import MemoryJournal
@@ -174,7 +174,10 @@ async def test_a_capture_is_taken_verbatim_and_every_data_frame_yields_its_recor
             types["ticker"],
         )
         assert [fact for fact in await system.facts() if fact == "capture.connected.v1"] == ["capture.connected.v1"] * 3
-        assert (await system.facts())[-2:] == ["capture.disconnected.v1", "capture.gap-opened.v1"]
+        told = [fact for fact in await system.facts() if fact != "capture.interval-assessed.v1"]
+        assert told[-2:] == ["capture.disconnected.v1", "capture.gap-opened.v1"]
+        # Each of the sessions that ended says what it held: books that the venue counts, and quotes that it does not.
+        assert (await system.facts())[-1] == "capture.interval-assessed.v1"
 
 
 async def test_entries_are_contiguous_and_marks_follow_one_another(tmp_path: Path) -> None:
@@ -240,13 +243,15 @@ async def test_a_wrong_key_is_fatal_and_says_what_to_check(tmp_path: Path) -> No
         assert system.entries() == []
 
 
-async def test_a_busy_venue_is_tried_again(tmp_path: Path) -> None:
-    faults = (FaultOrder(kind="handshake-503", count=3),)
+@pytest.mark.parametrize("kind", ["handshake-503", "handshake-500", "handshake-429", "handshake-expired"])
+async def test_a_busy_venue_or_one_whose_clock_is_apart_is_tried_again(tmp_path: Path, kind: HandshakeFault) -> None:
+    faults = (FaultOrder(kind=kind, count=3),)
     async with bench(tmp_path, SimulatorConfig(seed=1, markets=2, require_auth=False, faults=faults)) as system:
         connector = system.connector()
         async with running(connector) as task:
             await until(lambda: connector.health().ok, "connected after three refusals", task)
         assert connector.health().stats["sessions"] == 1
+        assert system.simulator.status()["handshakes_refused"] == 3
 
 
 async def test_a_silent_connection_is_ended_by_the_watchdog(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ssmd.domain.capture import GapClosed, GapOpened
-from ssmd.exchanges.kalshi.output import Output
+from ssmd.exchanges.kalshi.output import Closed, Output
 from ssmd.exchanges.kalshi.subscriptions import BOOK
 from ssmd.schemas.records import WHOLE_CHANNEL, Gap
 
@@ -20,7 +20,9 @@ SIZE_EXPONENT: Final = -2
 
 
 class Hole:
-    """One hole. `channel` "" = all of the session's; `pending` = tickers for which it is still open."""
+    """One hole. `channel` "" = all of the session's; `pending` = tickers for which it is still open; `n` = the entry that
+    shows it, 0 = it is before the session.
+    """
 
     __slots__ = (
         "cause",
@@ -29,6 +31,7 @@ class Hole:
         "closed_ns",
         "evidence",
         "gap_id",
+        "n",
         "pending",
         "seq_expected",
         "seq_found",
@@ -56,6 +59,7 @@ class Hole:
         self.sid = sid
         self.seq_expected = seq_expected
         self.seq_found = seq_found
+        self.n = 0
         self.pending: set[str] = set()
         # Closed, and not yet told in a fact.
         self.closed: list[str] = []
@@ -95,8 +99,10 @@ class Holes:
         for ticker in told:
             _record(out, hole, ticker, hole.channel, is_closed=True)
         out.facts.append(GapClosed(*out.place, hole.gap_id, hole.start_ns, out.ts_ns, _named(hole, told)))
+        out.closed.append(Closed(hole, hole.channel, told, out.ts_ns))
 
     def _records(self, out: Output, hole: Hole, tickers: Iterable[str], channels: Iterable[str]) -> tuple[str, ...]:
+        hole.n = out.n
         named = tuple(sorted(tickers))
         for ticker in named:
             _record(out, hole, ticker, hole.channel, is_closed=False)
@@ -119,12 +125,16 @@ class Holes:
         )
         return told
 
-    def close_book(self, out: Output, ticker: str) -> None:
-        """A snapshot of `ticker` is here: its book is whole again. To be called before the snapshot's record is added."""
-        for hole in tuple(self._open):
-            if ticker in hole.pending and hole.channel in (BOOK, ""):
-                self._close(out, hole, ticker, hole.channel)
-        self.close_before(out, ticker, "")
+    def close_book(self, out: Output, ticker: str) -> bool:
+        """A snapshot of `ticker` is here: its book is whole again. To be called before the snapshot's record is added.
+
+        Returns:
+            whether that ends a hole for it.
+        """
+        ended = [hole for hole in self._open if ticker in hole.pending and hole.channel in (BOOK, "")]
+        for hole in ended:
+            self._close(out, hole, ticker, hole.channel)
+        return self.close_before(out, ticker, "") or bool(ended)
 
     def close_channel(self, out: Output, channel: str) -> None:
         """`channel` (not the book's) was subscribed again."""
@@ -133,20 +143,40 @@ class Holes:
                 for ticker in sorted(hole.pending):
                     self._close(out, hole, ticker, channel)
 
-    def close_before(self, out: Output, ticker: str, channel: str) -> None:
-        """The hole before this session is over for `ticker` (of `channel`, where it is WHOLE_CHANNEL); once."""
+    def close_before(self, out: Output, ticker: str, channel: str) -> bool:
+        """The hole before this session is over for `ticker` (of `channel`, where it is WHOLE_CHANNEL); once. Whether it was."""
         before = self._before
         key = f"{ticker}{channel}"
         if before is None or key in self._returned:
-            return
+            return False
         self._returned.add(key)
         _record(out, before, ticker, channel, is_closed=True)
         before.closed.append(ticker)
         before.closed_ns = out.ts_ns
+        if ticker == WHOLE_CHANNEL:
+            out.closed.append(Closed(before, channel, (ticker,), out.ts_ns))
         if ticker == WHOLE_CHANNEL or len(self._returned) >= len(self._wanted):
             self._tell_closed(out, before)
         else:
             self._gather(out)
+        return True
+
+    def left(self, out: Output, hole: Hole, tickers: Iterable[str]) -> None:
+        """`hole`, of this session or one before it, is over for `tickers`: nobody waits for them any more."""
+        named = tuple(sorted(tickers))
+        for own in tuple(self._open):
+            if own.gap_id == hole.gap_id:
+                hole.n = own.n
+                own.pending.difference_update(named)
+                if not own.pending:
+                    self._tell_closed(out, own)
+                    self._open.remove(own)
+        if self._before is not None and self._before.gap_id == hole.gap_id:
+            self._returned.update(named)
+        for ticker in named:
+            _record(out, hole, ticker, hole.channel, is_closed=True)
+        out.facts.append(GapClosed(*out.place, hole.gap_id, hole.start_ns, out.ts_ns, named))
+        out.closed.append(Closed(hole, hole.channel, named, out.ts_ns))
 
     def pending(self) -> set[str]:
         """Tickers that some open hole waits for (WHOLE_CHANNEL is none)."""
@@ -173,8 +203,12 @@ class Holes:
 
     def _tell_closed(self, out: Output, hole: Hole) -> None:
         if hole.closed:
-            tickers = _named(hole, tuple(sorted(set(hole.closed))))
-            out.facts.append(GapClosed(*out.place, hole.gap_id, hole.start_ns, hole.closed_ns, tickers))
+            tickers = tuple(sorted(set(hole.closed)))
+            out.facts.append(GapClosed(*out.place, hole.gap_id, hole.start_ns, hole.closed_ns, _named(hole, tickers)))
+            # Of the hole before the session a whole channel is told by its name.
+            named = tickers if hole.channel else tuple(ticker for ticker in tickers if ticker != WHOLE_CHANNEL)
+            if named:
+                out.closed.append(Closed(hole, hole.channel, named, hole.closed_ns))
             hole.closed.clear()
 
     def tell_due(self, out: Output) -> None:

@@ -41,22 +41,19 @@ from ssmd.exchanges.kalshi.frames import (
     TickerFrame,
     TradeFrame,
     Unsubscribed,
-    Wire,
 )
 from ssmd.exchanges.kalshi.holes import Hole, Holes
-from ssmd.exchanges.kalshi.legacy import CENTS
+from ssmd.exchanges.kalshi.intervals import Intervals
 from ssmd.exchanges.kalshi.null_rates import DELTAS_EVERY
 from ssmd.exchanges.kalshi.output import Findings, Output, type_of
-from ssmd.exchanges.kalshi.repairs import add_repair
+from ssmd.exchanges.kalshi.own_entries import OwnEntries
 from ssmd.exchanges.kalshi.sequence import Sequences
 from ssmd.exchanges.kalshi.subscriptions import BOOK, CHANNEL_OF_TYPE, Sub, Subscriptions
 from ssmd.exchanges.kalshi.timestamps import event_ns
 from ssmd.exchanges.kalshi.translate import CHANGES, PRICES
 from ssmd.schemas.blocks import Entry, EntryKind
-from ssmd.schemas.control import ClockStepped, Connected, DayMark, Disconnected, Repair, TailCut, decode_fact
 from ssmd.schemas.records import WHOLE_CHANNEL, BookDelta, Record, Side, SizeMeaning
 
-_WIRES: Final = {wire.name: wire for wire in (DOLLARS, CENTS)}
 _IN: Final = int(EntryKind.IN)
 _BID: Final = Side.BID
 _ASK: Final = Side.ASK
@@ -78,13 +75,14 @@ class KalshiMapper:
     def __init__(self, feed: str, session: int) -> None:
         self._feed = feed
         self._session = session
-        self._wire: Wire = DOLLARS
         self._decode: Callable[[bytes], Frame] = DOLLARS.decode
         self._sequences = Sequences()
         self._subs = Subscriptions()
         self._holes = Holes(self._subs.wanted)
+        self._intervals = Intervals(self._sequences)
         self._findings = Findings()
         self._checks = Checks()
+        self._own = OwnEntries(session, self._subs, self._holes, self._intervals, self._findings)
 
     @property
     def clock_offset_ns(self) -> int:
@@ -93,14 +91,18 @@ class KalshiMapper:
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but functions: a mapper can be pickled, and goes on as if it had not been."""
-        return {name: value for name, value in vars(self).items() if name not in ("_wire", "_decode")} | {
-            "wire": self._wire.name
-        }
+        return {name: value for name, value in vars(self).items() if name != "_decode"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self._wire = _WIRES[str(state.pop("wire"))]
-        self._decode = self._wire.decode
+        if "_own" not in state:
+            raise Malformed("the state of a mapper of an earlier version of ssmd")
         vars(self).update(state)
+        self._decode = self._own.wire.decode
+
+    def _mapped(self, out: Output) -> Mapped:
+        if out.closed:
+            self._intervals.returned(out)
+        return out.mapped()
 
     def map(self, entry: Entry) -> Mapped:
         """What `entry` means; entries come in order of n without holes."""
@@ -112,14 +114,14 @@ class KalshiMapper:
         except UNREADABLE:
             out = Output(self._feed, self._session, n, ts_ns)
             self._salvage(out, payload)
-            return out.mapped()
+            return self._mapped(out)
         if frame.__class__ is OrderbookDelta:
             mapped = self._delta_in_order(frame, n, ts_ns)
             if mapped is not None:
                 return mapped
         out = Output(self._feed, self._session, n, ts_ns)
         self._take(out, frame)
-        return out.mapped()
+        return self._mapped(out)
 
     def _delta_in_order(self, frame: OrderbookDelta, n: int, ts_ns: int) -> Mapped | None:
         """The hot path: nearly all frames are deltas in order, of a ticker known on the sid, with usual numbers.
@@ -178,7 +180,7 @@ class KalshiMapper:
 
     def _salvage(self, out: Output, payload: bytes) -> None:
         self._holes.tell_due(out)
-        salvaged = salvage(payload, self._wire)
+        salvaged = salvage(payload, self._own.wire)
         self._findings.tell(out, *salvaged.findings)
         if salvaged.frame is not None:
             self._take(out, salvaged.frame)
@@ -192,7 +194,7 @@ class KalshiMapper:
         channel = CHANNEL_OF_TYPE.get(salvaged.frame_type, "")
         sub = self._subs.of(salvaged.sid, channel)
         if salvaged.ticker and channel:
-            self._subs.learn(sub, salvaged.ticker)
+            self._learn(out, sub, salvaged.ticker)
         good_ns = sub.last_good_ns
         if self._is_in_sequence(out, sub, salvaged.frame_type) and channel:
             tickers = (salvaged.ticker,) if salvaged.ticker else sub.scope
@@ -200,7 +202,11 @@ class KalshiMapper:
 
     def _take(self, out: Output, frame: Frame) -> None:
         self._holes.tell_due(out)
-        self._checks.offset.judge(out)
+        offset = self._checks.offset
+        if out.ts_ns >= offset.due_ns:
+            offset.judge(out)
+            if out.ts_ns >= self._intervals.due_ns:
+                self._intervals.cut(out)
         if isinstance(frame, Subscribed):
             self._subscribed(out, frame)
             return
@@ -218,7 +224,7 @@ class KalshiMapper:
         sub = self._subs.of(frame.sid, CHANNEL_OF_TYPE[frame_type])
         ticker = "" if isinstance(frame, Lifecycle) else frame.msg.market_ticker
         if ticker:
-            self._subs.learn(sub, ticker)
+            self._learn(out, sub, ticker)
         good_ns = sub.last_good_ns
         if not self._is_in_sequence(out, sub, frame_type):
             return
@@ -232,6 +238,11 @@ class KalshiMapper:
                 self._open(out, causes.unmapped_frame(out, sub, good_ns), (ticker,) if ticker else sub.scope)
         self._findings.tell(out, *notes, *self._checks.nulls.look(frame))
 
+    def _learn(self, out: Output, sub: Sub, ticker: str) -> None:
+        # A book is covered from its snapshot on.
+        if self._subs.learn(sub, ticker) and sub.channel != BOOK:
+            self._intervals.join(out, sub, (ticker,))
+
     def _record(self, out: Output, frame: DataFrame, sub: Sub, notes: list[Finding]) -> None:
         # The record is made first: one that cannot be made brings nothing back.
         record: Record
@@ -239,7 +250,7 @@ class KalshiMapper:
             record = translate.delta(out, frame, notes, is_yes_priced=sub.is_yes_priced)
         elif isinstance(frame, OrderbookSnapshot):
             record = translate.snapshot(out, frame, is_yes_priced=sub.is_yes_priced)
-            self._holes.close_book(out, record.ticker)
+            self._intervals.snapshot(out, sub, record.ticker, ends_hole=self._holes.close_book(out, record.ticker))
         elif isinstance(frame, TickerFrame):
             record = translate.quote(out, frame, notes)
             if self._checks.is_repeated(record, notes):
@@ -265,11 +276,13 @@ class KalshiMapper:
     def _subscribed(self, out: Output, frame: Subscribed) -> None:
         sub = self._subs.acknowledged(frame)
         out.sid = sub.sid
+        self._intervals.begin(out, sub)
         self._sequences.begin(sub.sid)
         sub.last_good_ns = out.ts_ns
         tickers = tuple(sorted(sub.tickers))
         out.facts.append(capture.Subscribed(*out.place, sub.sid, sub.channel, tickers))
         if sub.channel != BOOK:
+            self._intervals.join(out, sub, (WHOLE_CHANNEL,) if sub.is_whole else tickers)
             self._holes.close_channel(out, sub.channel)
             self._has_returned(out, sub, tickers)
 
@@ -282,14 +295,18 @@ class KalshiMapper:
         if isinstance(frame, Unsubscribed):
             if sub.channel == BOOK:
                 self._checks.books.forget(sub.tickers)
+            self._intervals.end(out, frame.sid)
             self._subs.end(frame.sid, is_wanted=False)
             self._sequences.end(frame.sid)
             return
         added, dropped = self._subs.changed(frame)
+        self._intervals.leave(out, sub, dropped)
         if sub.channel == BOOK:
             self._checks.books.forget(dropped)
         if added:
             out.facts.append(capture.Subscribed(*out.place, sub.sid, sub.channel, added))
+            if sub.channel != BOOK:
+                self._intervals.join(out, sub, added)
             self._has_returned(out, sub, added)
 
     def _error(self, out: Output, frame: Error) -> None:
@@ -304,6 +321,7 @@ class KalshiMapper:
             return
         hole = causes.channel_error(out, sub, frame)
         self._open(out, hole, sub.scope, is_over=True)
+        self._intervals.end(out, frame.sid)
         self._subs.end(frame.sid, is_wanted=True)
         self._sequences.end(frame.sid)
 
@@ -336,11 +354,13 @@ class KalshiMapper:
         return True
 
     def _open(self, out: Output, hole: Hole, tickers: tuple[str, ...], *, is_over: bool = False) -> None:
+        self._intervals.lose(out, hole, tickers)
         if hole.channel in (BOOK, "") or is_over:
             self._checks.books.forget(tickers)
             self._holes.open(out, hole, tickers)
         else:
             self._holes.pass_over(out, hole, tickers)
+            self._intervals.returned(out)
 
     # Our own entries
 
@@ -351,50 +371,6 @@ class KalshiMapper:
             return NOTHING
         out = Output(self._feed, self._session, n, ts_ns)
         self._holes.tell_due(out)
-        try:
-            fact = decode_fact(payload)
-        except Malformed as error:
-            self._findings.tell(out, Finding("malformed", "ctl", "", error.message[:200]))
-            return out.mapped()
-        if isinstance(fact, Connected):
-            self._connected(out, fact)
-        elif isinstance(fact, Disconnected):
-            self._disconnected(out, fact)
-        elif isinstance(fact, DayMark):
-            self._holes.tell(out)
-            out.facts.append(capture.DayMarked(*out.place, fact.date))
-        elif isinstance(fact, ClockStepped):
-            out.facts.append(capture.ClockStepped(*out.place, fact.step_ns))
-        elif isinstance(fact, TailCut):
-            out.facts.append(capture.TailCut(*out.place, fact.size_bytes))
-        elif isinstance(fact, Repair) and (wrong := add_repair(out, fact)) is not None:
-            self._findings.tell(out, wrong)
-        return out.mapped()
-
-    def _connected(self, out: Output, fact: Connected) -> None:
-        before = fact.previous
-        session = before.session if before else 0
-        out.facts.append(capture.Connected(*out.place, fact.url, fact.wire, fact.instance, fact.epoch, fact.version, session))
-        if fact.wire:
-            wire = _WIRES.get(fact.wire)
-            if wire is None:
-                detail = f"{fact.wire[:40]!r} is not one of {', '.join(_WIRES)}; read as {self._wire.name}"
-                self._findings.tell(out, Finding("unknown-value", "connected", "wire", detail))
-            else:
-                self._wire, self._decode = wire, wire.decode
-        if before is not None:
-            gap_id = f"{before.session}-{before.last_n}"
-            # A session without any frame proves nothing since it was made.
-            start_ns = before.last_recv_ns or before.session
-            self._holes.begin_after(Hole(gap_id, before.cause, start_ns, before.evidence))
-
-    def _disconnected(self, out: Output, fact: Disconnected) -> None:
-        subs = self._subs
-        # Tickers between an unsubscribe and the subscribe after it are wanted, too.
-        wanted = subs.wanted | self._holes.pending()
-        self._holes.hand_over(out, subs.wanted, subs.whole_channels)
-        out.facts.append(capture.Disconnected(*out.place, fact.cause, fact.code, fact.reason, fact.last_recv_ns, fact.evidence))
-        if wanted or subs.whole_channels:
-            gap_id = f"{self._session}-{out.n}"
-            hole = Hole(gap_id, fact.cause, fact.last_recv_ns or self._session, fact.evidence or fact.reason)
-            self._holes.open(out, hole, wanted, channels=subs.whole_channels)
+        self._own.take(out, payload)
+        self._decode = self._own.wire.decode
+        return self._mapped(out)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ssmd.domain.capture import CaptureEvent, DriftDetected
+import msgspec
+
+from ssmd.domain.capture import CaptureEvent, DriftDetected, IntervalAssessed
 from ssmd.exchanges.adapter import Mapped
 from ssmd.exchanges.kalshi.drift import Finding
 from ssmd.exchanges.kalshi.frames import Frame
 from ssmd.schemas.records import Record
 
+if TYPE_CHECKING:
+    from ssmd.exchanges.kalshi.holes import Hole
+
 FINDINGS_MAX: Final = 256
 """Distinct findings told per session; a venue that invents field names cannot flood the journal."""
+
+
+class Closed(NamedTuple):
+    """A hole was told as closed for `tickers` (sorted) of `channel` ("" = of all) at `end_ns`."""
+
+    hole: Hole
+    channel: str
+    tickers: tuple[str, ...]
+    end_ns: int
 
 
 class Output:
@@ -20,9 +34,11 @@ class Output:
     Attributes:
         sid, seq: of the frame in the entry, 0 = none.
         unmapped: as in `Mapped`.
+        closed: what was told as closed and not assessed yet.
+        assessed: intervals; they follow the other facts.
     """
 
-    __slots__ = ("facts", "feed", "n", "records", "seq", "session", "sid", "ts_ns", "unmapped")
+    __slots__ = ("assessed", "closed", "facts", "feed", "n", "records", "seq", "session", "sid", "ts_ns", "unmapped")
 
     def __init__(self, feed: str, session: int, n: int, ts_ns: int) -> None:
         self.feed = feed
@@ -34,6 +50,8 @@ class Output:
         self.unmapped = ""
         self.records: list[Record] = []
         self.facts: list[CaptureEvent] = []
+        self.closed: list[Closed] = []
+        self.assessed: list[IntervalAssessed] = []
 
     @property
     def place(self) -> tuple[int, int, int, int]:
@@ -41,6 +59,8 @@ class Output:
         return self.session, self.n, len(self.facts), self.ts_ns
 
     def mapped(self) -> Mapped:
+        for interval in self.assessed:
+            self.facts.append(msgspec.structs.replace(interval, index=len(self.facts)))
         return Mapped(tuple(self.records), tuple(self.facts), self.unmapped)
 
 

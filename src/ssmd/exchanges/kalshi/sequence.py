@@ -26,6 +26,10 @@ class Sequences:
         self._last.pop(sid, None)
         self._acknowledged.discard(sid)
 
+    def last(self, sid: int) -> int:
+        """The last number of `sid`, 0 = none came."""
+        return self._last.get(sid, 0)
+
     def follows(self, sid: int, seq: int) -> bool:
         """Take the next frame of `sid` if it is in order; nothing changes if it is not, or is the first one."""
         last = self._last

@@ -194,14 +194,15 @@ class Subscriptions:
             self.whole_channels.add(channel)
         return sub
 
-    def learn(self, sub: Sub, ticker: str) -> None:
-        """Data of `ticker` came on `sub`."""
+    def learn(self, sub: Sub, ticker: str) -> bool:
+        """Data of `ticker` came on `sub`; whether that is news."""
         if sub.is_whole or ticker in sub.tickers:
-            return
+            return False
         sub.tickers.add(ticker)
         self.wanted.add(ticker)
         if sub.channel == BOOK:
             self.book_tickers.add(ticker)
+        return True
 
     def of_channel(self, channel: str) -> Sub | None:
         """The subscription to `channel`, the latest where a replay has several, None = there is none."""
