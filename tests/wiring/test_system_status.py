@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.trading_day import FailDay, StartDay
 from ssmd.errors import Unavailable
 from ssmd.identifiers import system_random
+from ssmd.services.embedded_servers import RunningServer
+from ssmd.services.ended_tasks import end_tasks
+from ssmd.services.processes import ProcessMark
+from ssmd.services.run_file import RunFile
 from ssmd.settings import Workspace
 from ssmd.streams.control import ControlClient, ControlServer
 from ssmd.wiring.backends import open_journal
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.system_status import ServerLine, ServiceLine, SystemStatus, alerts_of, system_status
+from ssmd.wiring.trading_day import connectors_of
 
 T0 = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
 ENVIRONMENT = """
@@ -44,9 +50,9 @@ cache:
 """
 
 
-def environment_of(root: Path, name: str, url: str) -> ResolvedEnvironment:
+def environment_of(root: Path, name: str, url: str, more: str = "") -> ResolvedEnvironment:
     shutil.copytree(ROOT / "exchanges", root / "exchanges")
-    (root / "exchanges" / "environments" / f"{name}.yaml").write_text(ENVIRONMENT.format(name=name, url=url))
+    (root / "exchanges" / "environments" / f"{name}.yaml").write_text(ENVIRONMENT.format(name=name, url=url) + more)
     (root / ".ssmd" / name).mkdir(parents=True)
     return resolve_environment(Workspace(root), name, "2026-05-14")
 
@@ -77,9 +83,7 @@ async def answering(url: str, env: str, answers: Mapping[tuple[str, str], Mappin
         await client.close()
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
 
 
 async def test_everybody_is_asked_and_who_is_missing_is_named(tmp_path: Path, transport_url: str) -> None:
@@ -119,6 +123,32 @@ async def test_everybody_is_asked_and_who_is_missing_is_named(tmp_path: Path, tr
         "gateway main is in trouble: catching up",
         "trading day 2026-05-14: the venue is away: ssmd day history",
     )
+
+
+async def test_where_there_is_a_temporal_it_is_asked_and_its_worker_is_needed(
+    tmp_path: Path, transport_url: str, temporal_server: RunningServer, fresh_env: str
+) -> None:
+    environment = environment_of(tmp_path, fresh_env, transport_url, f"temporal:\n  url: {temporal_server.url}\n")
+    away = environment_of(tmp_path / "away", f"{fresh_env}-b", transport_url, "temporal:\n  url: 127.0.0.1:9\n")
+    well = {"ok": True, "reason": "", "stats": {}}
+    # A worker may have any name: several take work from one queue.
+    async with answering(transport_url, fresh_env, {("worker", "pod-7"): well}):
+        found, without = await asyncio.gather(
+            system_status(environment, {}, ManualClock(T0)), system_status(away, {}, ManualClock(T0))
+        )
+    assert found.servers[1] == ServerLine("temporal", temporal_server.url, ok=True)
+    assert [(one.instance, one.state) for one in found.services if one.component == "worker"] == [("pod-7", "ok")]
+    (server,) = [one for one in without.servers if one.name == "temporal"]
+    assert (server.ok, server.url) == (False, "127.0.0.1:9")
+    assert [(one.instance, one.state) for one in without.services if one.component == "worker"] == [("main", "missing")]
+
+
+async def test_a_shard_each_is_needed_but_where_one_process_has_all(tmp_path: Path, transport_url: str, fresh_env: str) -> None:
+    shards = "shards:\n  crypto: {tickers: [KXBTC*]}\n  rest: {rest: true}\n"
+    environment = environment_of(tmp_path, fresh_env, transport_url, shards)
+    assert [one.instance for one in connectors_of(environment)] == ["main-crypto", "main-rest"]
+    up = replace(environment, run=RunFile(fresh_env, ProcessMark(1, ""), T0))
+    assert [one.instance for one in connectors_of(up)] == ["main"]
 
 
 async def test_what_cannot_be_asked_is_said_and_the_rest_still_answers(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient, RunningService
 from ssmd.streams.server_urls import redacted
 from ssmd.wiring.backends import open_rows_store
+from ssmd.wiring.day_steps import ComponentName
 from ssmd.wiring.environment import ResolvedEnvironment, Server
+from ssmd.wiring.schedules import has_temporal
 from ssmd.wiring.trading_day import components_of, today_in
 from ssmd.wiring.views import asking_views
 
@@ -110,6 +112,8 @@ async def _servers(environment: ResolvedEnvironment, variables: Mapping[str, str
         lines.append(_nats_server(environment, variables, "journal"))
     if document.cache.backend == "redis":
         lines.append(_cache_server(environment, variables))
+    if has_temporal(environment):
+        lines.append(_temporal_server(environment, variables))
     return tuple(await asyncio.gather(*lines))
 
 
@@ -141,9 +145,25 @@ async def _cache_server(environment: ResolvedEnvironment, variables: Mapping[str
     return ServerLine("cache", redacted(url), ok=True)
 
 
+async def _temporal_server(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> ServerLine:
+    from ssmd.workflows.connection import connect  # noqa: PLC0415 - temporalio is imported where it is used
+
+    url = ""
+    try:
+        url = environment.server_url("temporal", variables)
+        async with asyncio.timeout(SERVER_TIMEOUT_S):
+            await connect(url, environment.document.temporal.namespace)
+    except TimeoutError:
+        return ServerLine("temporal", redacted(url), ok=False, reason=f"no answer within {SERVER_TIMEOUT_S:g} s")
+    except SsmdError as error:
+        return ServerLine("temporal", redacted(url) if url else "", ok=False, reason=error.message)
+    return ServerLine("temporal", redacted(url), ok=True)
+
+
 async def _services(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> tuple[tuple[ServiceLine, ...], str]:
     """The components, and why they could not be asked, "" = they could."""
-    wanted = components_of(environment)
+    # Where there is no Temporal, nobody needs a worker.
+    wanted = components_of(environment) + ((ComponentName("worker", "main"),) if has_temporal(environment) else ())
     if environment.document.transport.backend != "nats":
         return (), "the components answer over NATS, and the transport is in memory"
     async with AsyncExitStack() as stack:
