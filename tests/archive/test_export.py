@@ -63,6 +63,22 @@ def value_of(record: Record, name: str) -> Decimal:
     return Decimal(getattr(record, name)).scaleb(exponent)
 
 
+async def test_an_export_is_written_through_no_link(world: Any, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    directory = tmp_path / "out"
+    directory.mkdir()
+    for format_ in FORMATS:
+        name = f"kalshi-2026-05-14-trade.{format_}"
+        (directory / name).symlink_to(victim)
+        (directory / f".{name}.partial").symlink_to(victim)
+        (made,) = await export(world.storage, Request(WANTED._replace(kinds=("trade",)), format_, directory))
+        assert made.path == str(directory / name)
+        assert not (directory / name).is_symlink()
+    assert victim.read_text() == "precious"
+    assert len(list(directory.iterdir())) == len(FORMATS)
+
+
 async def test_every_format_gives_back_the_records(world: Any, tmp_path: Path) -> None:
     for format_ in FORMATS:
         made = await export(world.storage, Request(WANTED, format_, tmp_path / format_))

@@ -67,13 +67,10 @@ def quality(
 
 
 def _write_page(path: Path, report: QualityReport) -> None:
-    from ssmd.errors import Misconfigured  # noqa: PLC0415 - keeps --help quick
+    from ssmd.keys.private_files import write_private  # noqa: PLC0415 - keeps --help quick
     from ssmd.quality.page import page  # noqa: PLC0415
 
-    try:
-        path.write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        raise Misconfigured(f"cannot write {path}: {error.strerror or error}", mend="name another file with --html") from error
+    write_private(path, page(report).encode(), mode=0o644)
     say(f"report written to {path}")
 
 

@@ -61,7 +61,7 @@ def change_registry(root: Path, edit: Edit, *, date: str, is_dry: bool = False) 
             before = check_tree(tree, date=date)[1]
             raise RefusedChange(findings, is_old=set(findings) <= set(before))
         if wanted and not is_dry:
-            write_files(root, wanted)
+            write_files(root, wanted, within=root.resolve().parent)
     return {name: (tree.files.get(name, b""), payload) for name, payload in wanted.items()}
 
 
@@ -86,15 +86,22 @@ def _locked(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_files(root: Path, files: Mapping[str, bytes]) -> None:
+def write_files(root: Path, files: Mapping[str, bytes], *, within: Path | None = None) -> None:
     """Write `files` under `root`, each whole or not at all; all are on disk before the first takes its place.
 
+    Args:
+        within: where links may lead; default: below `root`. A checkout may hold links that somebody else made.
+
     Raises:
-        Misconfigured: a file cannot be written; of several, some may have been.
+        Misconfigured: a file cannot be written, or leads elsewhere: then nothing was. Of several, some may have been.
     """
     staged: list[tuple[Path, Path]] = []
     path = root
     try:
+        for name in files:
+            path = (root / name).resolve()
+            if not path.is_relative_to(within or root.resolve()):
+                raise Misconfigured(f"{root / name} leads out of the workspace, to {path}", mend="replace the link by a file")
         for name in sorted(files, key=lambda name: (name.endswith(".yaml"), name)):
             path = (root / name).resolve()  # what is a link stays one
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -194,7 +194,7 @@ class _Converter:
                 message = f"{_dotted(path)} is an unquoted time, which {reader} a number: {node.value}"
                 return self.refuse(node, "unquoted-time", message, f'write "{node.value}"')
             return self.expected(path, node, "text", f'write "{node.value}"')
-        if kind.pattern and not re.search(kind.pattern, node.value):
+        if kind.pattern and not re.fullmatch(kind.pattern, node.value):  # `$` alone lets a last newline pass
             words = _PATTERN_WORDS.get(kind.pattern, f"text that matches {kind.pattern}")
             return self.refuse(node, "wrong-form", f'{_dotted(path)} must be {words}, found "{node.value}"')
         return node.value
@@ -202,7 +202,7 @@ class _Converter:
     @staticmethod
     def _fits(kind: inspect.StrType, tag: str, text: str) -> bool:
         """Whether text that YAML would read as something else can only be meant as text here."""
-        return tag == "value" or bool(kind.pattern and re.search(kind.pattern, text))
+        return tag == "value" or bool(kind.pattern and re.fullmatch(kind.pattern, text))
 
     def date(self, path: Path, node: yaml.ScalarNode) -> Any:
         if not _DATE_FORM.fullmatch(node.value):

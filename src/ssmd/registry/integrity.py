@@ -203,7 +203,7 @@ def _texts(value: object, at: Path = ()) -> Iterator[tuple[Path, str]]:
 def _key_definitions(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
     for name, key in source.document.keys.items():
         if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", name):
-            yield source.finding(("keys", name), "wrong-form", f'key "{name}" must be named of a-z, 0-9 and -')
+            yield source.finding(("keys", name), "wrong-form", f"key {name!r} must be named of a-z, 0-9 and -")
         if key.type == "kalshi-api-key" and sorted(key.fields) != sorted(_FIELDS_OF_KALSHI_KEY):
             message = f'key "{name}" of type kalshi-api-key has the fields api_key and private_key'
             yield source.finding(("keys", name, "fields"), "wrong-fields", message, "write fields: [api_key, private_key]")

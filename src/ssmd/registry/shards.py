@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
-from ssmd.registry.documents import EnvironmentDocument, Shard
+from ssmd.registry.documents import NAME_FORM, EnvironmentDocument, Shard
 from ssmd.registry.findings import Finding
 from ssmd.registry.sources import Source
 
@@ -33,10 +34,11 @@ def shard_of(shards: Mapping[str, Shard], ticker: str) -> str:
 
 
 def shard_findings(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
-    """Whether the selectors are total and disjoint."""
+    """Whether the names are names, and the selectors total and disjoint."""
     shards = source.document.shards
     if not shards:
         return
+    yield from _misnamed(source)
     rests = [name for name, shard in shards.items() if shard.rest]
     for name in rests[1:]:
         message = f'shard "{name}" takes the rest, which "{rests[0]}" takes already'
@@ -58,6 +60,13 @@ def shard_findings(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
             seen.append((name, pattern))
     if not rests:
         yield from _not_total(source)
+
+
+def _misnamed(source: Source[EnvironmentDocument]) -> Iterator[Finding]:
+    """A shard's name is part of its connection's, and so of files and subjects."""
+    for name in source.document.shards:
+        if not re.fullmatch(NAME_FORM, name):
+            yield source.finding(("shards", name), "wrong-form", f"shard {name!r} must be named of a-z, 0-9 and -")
 
 
 def _not_total(source: Source[EnvironmentDocument]) -> Iterator[Finding]:

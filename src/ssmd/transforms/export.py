@@ -60,7 +60,7 @@ class _Bytes:
     """Of the formats that are bytes one after another."""
 
     def __init__(self, path: Path, format_: Format, kind: str) -> None:
-        self.file: BinaryIO = path.open("wb")
+        self.file: BinaryIO = path.open("xb")
         self._format = format_
         self._encoder = RecordEncoder()
         if format_ == "csv":
@@ -138,6 +138,8 @@ async def _export_kind(storage: Storage, request: Request, kind: str) -> Exporte
     path = request.directory / f"{wanted.feed}-{wanted.date}-{suffix}"
     partial = path.with_name(f".{path.name}.partial")
     try:
+        # What another run left; and nothing is written through a link that somebody laid there.
+        partial.unlink(missing_ok=True)
         count = await _write(storage, wanted, kind, request.format, partial)
         if not count:
             return None

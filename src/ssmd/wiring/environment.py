@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
-from ssmd.keys.private_files import check_name, read_shared, text_of
+from ssmd.keys.private_files import check_name, read_shared, text_of, write_private
 from ssmd.keys.secret import Secret
 from ssmd.keys.source import resolve_key
 from ssmd.registry.documents import Endpoint, EnvironmentDocument, FeedDocument, FeedVersion, KeyDefinition, SchemaVersion
@@ -265,14 +265,7 @@ def store_current(workspace: Workspace, name: str) -> None:
     names = environment_names(workspace)
     if name not in names:
         raise _unknown(name, names, "")
-    path = workspace.state / CURRENT_FILE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{CURRENT_FILE}.new")
-        fresh.write_text(f"{name}\n", encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise Misconfigured(f"cannot write {path}: {error.strerror or error}", mend="choose a writable workspace") from error
+    write_private(workspace.state / CURRENT_FILE, f"{name}\n".encode(), mode=0o644)
 
 
 def registry_commit(workspace: Workspace) -> str:

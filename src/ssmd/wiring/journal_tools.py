@@ -136,7 +136,7 @@ def _written(target: str) -> Iterator[IO[bytes]]:
         raise Rejected("file-exists", f"{target} exists; it was left alone", mend="name another file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
