@@ -58,7 +58,9 @@ class TapeCursor:
         return self._open()
 
     def _read(self, limit_bytes: int) -> list[TapeBlock]:
-        data = os.pread(self._file, limit_bytes, self.position.offset)
+        # No more than is there: a large buffer cut to a few bytes at each look leaves holes in the heap that add up.
+        there = os.fstat(self._file).st_size - self.position.offset
+        data = os.pread(self._file, min(limit_bytes, there), self.position.offset) if there > 0 else b""
         blocks: list[TapeBlock] = []
         at = 0
         while len(data) - at >= HEADER_BYTES:
