@@ -121,6 +121,7 @@ DENIED: list[tuple[str, str, str]] = [
     ("gateway", "transport", "guarded.md.kalshi.trade.X"),
     ("gateway", "transport", "guarded.raw.kalshi.main"),
     ("gateway", "transport", "guarded.svc.connector.main.stop"),
+    ("gateway", "transport", "guarded.svc.connector.main.repair"),
     ("gateway", "transport", "$JS.API.STREAM.PURGE.guarded-market"),
     ("gateway", "transport", "$JS.API.CONSUMER.CREATE.guarded-raw"),
     ("connector", "journal", "guarded.journal.trading-day.2026-11-22"),
