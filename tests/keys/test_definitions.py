@@ -4,36 +4,52 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ssmd.errors import SsmdError
+from ssmd.registry.documents import KeyDefinition, SealedSecretSettings, VaultSettings
 from ssmd.registry.loader import load_registry
 
 ROOT = Path(__file__).parents[2]
 FIELDS = "    fields: [api_key, private_key]\n"
 
 
-def load(tmp_path: Path, more: str) -> None:
+def load(tmp_path: Path, more: str) -> KeyDefinition:
     registry = tmp_path / "exchanges"
     shutil.copytree(ROOT / "exchanges", registry)
     path = registry / "environments" / "kalshi-prod.yaml"
     path.write_text(path.read_text().replace(FIELDS, FIELDS + more))
-    load_registry(registry, date="2026-11-22")
+    return load_registry(registry, date="2026-11-22").environments["kalshi-prod"].keys["kalshi"]
 
 
 SEALED = "    source: sealed-secret\n    sealed_secret: {{name: {name}, certificate: {certificate}, manifest: {manifest}}}\n"
 
 
+BASE = KeyDefinition(type="kalshi-api-key", fields=("api_key", "private_key"))
+
+
 @pytest.mark.parametrize(
-    "more",
+    ("more", "expected"),
     [
-        "    source: local\n    rotation_days: 0\n",
-        "    source: file\n    path: secrets/kalshi\n",
-        SEALED.format(name="creds", certificate="c.pem", manifest="deploy/m.yaml"),
-        "    source: vault\n    vault: {url: 'https://vault:8200', path: ssmd/kalshi, role: ssmd}\n",
+        ("", BASE),
+        ("    source: local\n    rotation_days: 0\n", replace(BASE, source="local", rotation_days=0)),
+        ("    source: file\n    path: secrets/kalshi\n", replace(BASE, source="file", path="secrets/kalshi")),
+        (
+            SEALED.format(name="creds", certificate="c.pem", manifest="deploy/m.yaml"),
+            replace(
+                BASE,
+                source="sealed-secret",
+                sealed_secret=SealedSecretSettings(name="creds", certificate="c.pem", manifest="deploy/m.yaml"),
+            ),
+        ),
+        (
+            "    source: vault\n    vault: {url: 'https://vault:8200', path: ssmd/kalshi, role: ssmd}\n",
+            replace(BASE, source="vault", vault=VaultSettings(url="https://vault:8200", path="ssmd/kalshi", role="ssmd")),
+        ),
     ],
 )
-def test_each_source_can_be_defined(tmp_path: Path, more: str) -> None:
-    load(tmp_path, more)
+def test_each_source_is_defined_as_it_is_written(tmp_path: Path, more: str, expected: KeyDefinition) -> None:
+    assert load(tmp_path, more) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from ssmd.domain.envelope import AggregateId, Envelope, decode_envelope, encode_
 from ssmd.errors import Malformed, Rejected
 
 SOME = settings(max_examples=30, deadline=None)
+MANY = settings(max_examples=300, deadline=None)
 AnyDecider = Decider[Any, Any, Any]
 
 # Few values, so that commands meet.
@@ -192,10 +193,61 @@ def test_envelopes_come_back_byte_for_byte(parts: tuple[str, ...], version: int,
     assert decode_envelope(payload).aggregate_key == aggregate
 
 
-@SOME
-@given(payload=st.binary(max_size=64))
-def test_other_bytes_are_malformed_and_nothing_else(payload: bytes) -> None:
-    with suppress(Malformed):
-        decode_envelope(payload)
-    with suppress(Malformed):
-        CATALOGUE.decode("trading-day.activated.v1", payload)
+ENVELOPE = b'{"id":"i","type":"t.v1","aggregate":"a","aggregate_id":"b","version":1,"ts_ns":2,"actor":"c","correlation_id":"d",'
+ENVELOPE += b'"causation_id":"e","config":"f","data":{"date":"2026-05-14"}}'
+
+
+OPENED = msgspec.json.encode(trading_day.Opened("2026-05-14", 1, 2))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """`whole` with some bytes replaced, or something else altogether."""
+    begin = draw(st.integers(0, len(whole)))
+    end = draw(st.integers(begin, len(whole)))
+    return draw(st.one_of(st.binary(max_size=64), st.binary(max_size=8).map(lambda odd: whole[:begin] + odd + whole[end:])))
+
+
+def told_by(payload: bytes) -> Any:
+    """What a lenient reader finds in it: what msgspec skips (unknown names, the raw `data`) it does not look at."""
+    return json.loads(payload.decode("utf-8", "replace"), strict=False)
+
+
+@MANY
+@given(payload=damaged(ENVELOPE))
+def test_other_bytes_are_no_envelope_or_mean_what_they_say(payload: bytes) -> None:
+    try:
+        envelope = decode_envelope(payload)
+    except Malformed as error:
+        refused = error.message
+    else:
+        # Taken: then it has all the fields, each as it stands there, and it can be stored again.
+        told = told_by(payload)
+        plain = {name: getattr(envelope, name) for name in Envelope.__struct_fields__ if name != "data"}
+        assert plain == {name: told[name] for name in plain}
+        assert "data" in told
+        assert decode_envelope(encode_envelope(envelope)) == envelope
+        return
+    assert refused.startswith("not an event envelope: ")
+    assert payload != ENVELOPE
+
+
+@MANY
+@given(payload=damaged(OPENED))
+def test_other_bytes_are_no_event_or_mean_what_they_say(payload: bytes) -> None:
+    tag = "trading-day.opened.v1"
+    try:
+        event = CATALOGUE.decode(tag, payload)
+    except Malformed as error:
+        refused = error.message
+    else:
+        told = told_by(payload)
+        fields = msgspec.to_builtins(event)
+        assert tag_of(event) == tag
+        assert {name: value for name, value in fields.items() if name in told} == {
+            name: told[name] for name in fields if name in told
+        }
+        assert CATALOGUE.decode(tag, msgspec.json.encode(event)) == event
+        return
+    assert tag in refused
+    assert payload != OPENED
