@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ssmd.clock import SystemClock, date_of
@@ -35,6 +37,7 @@ from ssmd.wiring.nats_auth import auth_configs, auth_users
 from ssmd.wiring.system import LocalSystem
 
 CLOCK = SystemClock()
+SHOWING = ("connector", "raw-archiver", "normalized-archiver", "projector", "gateway")
 ENV = "guarded"
 ENVIRONMENT = """
 keys:
@@ -229,7 +232,7 @@ async def test_the_whole_system_works_with_these_permissions(tmp_path: Path) -> 
             for kind in ("connector", "raw-archiver", "normalized-archiver"):
                 answer = await client.request(kind, system.instance_of(kind), "flush", 60)
                 assert answer["ok"], (kind, answer)
-            for kind in ("connector", "raw-archiver", "normalized-archiver", "projector", "gateway"):
+            for kind in SHOWING:
                 assert (await system.health(kind))["ok"], kind
             journal = await open_journal(system.environment, known)
             try:
@@ -243,6 +246,7 @@ async def test_the_whole_system_works_with_these_permissions(tmp_path: Path) -> 
                         await asyncio.sleep(0.1)
             finally:
                 await journal.close()
+            shown = await said_by(system)
             storage = open_storage(system.environment, known)
             kept = [one async for one in storage.list("")]
             assert any(key.startswith("raw/") for key in kept)
@@ -250,11 +254,42 @@ async def test_the_whole_system_works_with_these_permissions(tmp_path: Path) -> 
         for name, server in servers.items():
             complaints = [line for line in server.log_path.read_text().splitlines() if "iolation" in line]
             assert complaints == [], name
-        seeds = [nats_seed(given, role) for role in ROLES]
-        logs = "".join(path.read_text() for path in environment.directory.rglob("*.log"))
-        written = [path for path in (tmp_path / "w").rglob("*") if path.is_file() and path.suffix != ".nk"]
-        assert not [seed for seed in seeds if seed in logs]
-        assert not [path for path in written if any(seed.encode() in path.read_bytes() for seed in seeds)]
+        check_no_secret_shows(environment, given, shown)
+
+
+async def said_by(system: LocalSystem) -> str:
+    """What the processes show while they run: arguments, health, metrics."""
+    shown = [json.dumps(await system.health(kind)) for kind in SHOWING]
+    async with httpx.AsyncClient() as http:
+        for kind in SHOWING:
+            answer = await http.get((await system.health(kind))["stats"]["metrics_url"])
+            shown.append(answer.raise_for_status().text)
+    pids = [mark.pid for mark in system.supervisor.processes().values()]
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in pids]
+    told = [line.read_text() for line in lines if line.exists()]
+    assert not Path("/proc/self/cmdline").exists() or len(told) == len(pids) >= len(SHOWING)
+    return "\n".join([*shown, *told])
+
+
+def check_no_secret_shows(environment: ResolvedEnvironment, given: dict[str, str], shown: str) -> None:
+    """Neither there nor in any byte that was written: logs, journal, streams, tape, archive (unpacked), cache, states."""
+    keys = environment.directory / "keys"
+    venue = json.loads((keys / "kalshi.json").read_text())
+    pem = venue["private_key"].splitlines()[1:-1]
+    assert len(pem) > 20
+    secrets = [*(nats_seed(given, role) for role in ROLES), venue["api_key"], *pem]
+    assert [one for one in secrets if one in shown] == []
+    root = environment.directory.parents[1]
+    written = [path for path in root.rglob("*") if path.is_file() and not path.is_relative_to(keys)]
+    kinds = {path.relative_to(environment.directory).parts[0] for path in written if path.is_relative_to(environment.directory)}
+    assert {"tape", "archive", "logs"} <= kinds
+    packed = [path for path in written if path.suffix == ".zst"]
+    assert packed
+    for path in written:
+        content = path.read_bytes()
+        if path in packed:
+            content += zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True).read()
+        assert [one for one in secrets if one.encode() in content] == [], path
 
 
 def test_seeds_are_kept_for_their_owner_and_only_made_once(tmp_path: Path) -> None:
