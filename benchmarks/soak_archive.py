@@ -1,10 +1,11 @@
 """Archivers killed by -9 at every crash point and at random instants, on S3 and on a local directory.
 
-    python benchmarks/soak_archive.py [--rounds 100] [--batch 10] [--seed 1] [--output FILE]
+    python benchmarks/soak_archive.py [--rounds 100] [--batch 25] [--seed 1] [--only s3|local] [--output FILE]
 
-For each storage: every named crash point of both archivers once, then `rounds` waves in which both die at random instants
-of the same second; in batches, each a run of its own. What must hold: decompressed bytes per kind and day equal those of
-an undisturbed run of the same tape, and every stored object is in exactly one seal. S3 is a SeaweedFS of its own.
+For each storage (--only: of one), both beside each other: every named crash point of both archivers once, then `rounds`
+waves in which both die at random instants of the same second; in batches, each a run of its own. What must hold:
+decompressed bytes per kind and day equal those of an undisturbed run of the same tape, and every stored object is in exactly
+one seal. S3 is a SeaweedFS of its own.
 
 Writes docs/measurements/archive.json, or FILE; exit status 1 when something did not hold.
 """
@@ -13,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from _journal_fire import commit, machine
+from _measurement import MEASUREMENTS, ROOT, write_measurement
 
 from ssmd.archive.storage_s3 import S3Access, S3Storage
-from ssmd.clock import SystemClock, date_of
+from ssmd.clock import SystemClock
 from ssmd.identifiers import system_random
 from ssmd.services.chaos.plan import every_crash_point, random_kills
 from ssmd.services.processes import stop_child
@@ -31,11 +31,10 @@ from ssmd.settings import variables
 from ssmd.telemetry.logging import configure_logging
 from ssmd.wiring.chaos import Chaos
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.s3_server import S3Server, start_s3  # noqa: E402 - the tests' server, which is not installed
+from tests.s3_server import S3Server, start_s3  # the tests' server, which is not installed
 
-OUTPUT = ROOT / "docs" / "measurements" / "archive.json"
+OUTPUT = MEASUREMENTS / "archive.json"
 ARCHIVERS = ("raw-archiver", "normalized-archiver")
 CLOCK = SystemClock()
 
@@ -54,6 +53,7 @@ async def kills(where: str, server: S3Server | None, seed: int, rounds: int, bat
             await storage.put("made", b"")
             await storage.close()
             given |= {"SSMD_BUCKET_ACCESS_KEY": server.access_key, "SSMD_BUCKET_SECRET_KEY": server.secret_key}
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="ssmd-soak-") as directory:
             chaos = Chaos(given, CLOCK, system_random, lambda _: None, seed=seed + number, bucket=bucket)
             report = await chaos.run(Path(directory) / "workspace", waves)
@@ -63,7 +63,9 @@ async def kills(where: str, server: S3Server | None, seed: int, rounds: int, bat
         for strike in report.strikes:
             name = f"{strike.target}: {strike.point or 'random'}"
             killed[name] = killed.get(name, 0) + 1
-        print(f"  {where}, plan {number + 1} of {len(plans)}: {report.entries:,} entries, {failed or 'all holds'}", flush=True)
+        took = f"{len(waves)} waves in {time.monotonic() - began:.0f} s"
+        told = f"{report.entries:,} entries, {failed or 'all holds'}"
+        print(f"  {where}, plan {number + 1} of {len(plans)}: {took}, {told}", file=sys.stderr, flush=True)
     return {"rounds_of_random_kills": rounds, "kills": dict(sorted(killed.items())), "tape_entries": entries, "broken": broken}
 
 
@@ -71,26 +73,23 @@ async def main(given: argparse.Namespace) -> None:
     began = time.monotonic()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="ssmd-soak-s3-") as directory:
-        server = await start_s3(Path(sys.executable).with_name("weed"), Path(directory))
+        server = None if given.only == "local" else await start_s3(Path(sys.executable).with_name("weed"), Path(directory))
         try:
-            figures["s3"] = await kills("s3", server, given.seed, given.rounds, given.batch)
+            async with asyncio.TaskGroup() as both:
+                running = {
+                    where: both.create_task(
+                        kills(where, server if where == "s3" else None, given.seed, given.rounds, given.batch)
+                    )
+                    for where in ("s3", "local")
+                    if given.only in {"", where}
+                }
         finally:
-            await stop_child(server.child)
-    figures["local"] = await kills("local", None, given.seed, given.rounds, given.batch)
+            if server is not None:
+                await stop_child(server.child)
+    figures |= {where: task.result() for where, task in running.items()}
     broken = [one for part in figures.values() for one in part["broken"]]
-    result = {
-        "commit": commit(ROOT),
-        "date": date_of(CLOCK.now_ns()),
-        "seed": given.seed,
-        "rounds": given.rounds,
-        "took_s": round(time.monotonic() - began),
-        "machine": machine(),
-        "figures": figures,
-        "verdict": "holds" if not broken else "BROKEN",
-    }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    took_s = round(time.monotonic() - began)
+    write_measurement(given.output, seed=given.seed, rounds=given.rounds, figures=figures, is_good=not broken, took_s=took_s)
     if broken:
         raise SystemExit("\n".join(broken))
 
@@ -98,8 +97,9 @@ async def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=("", "s3", "local"), default="")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     configure_logging("soak", CLOCK, sys.stderr, level="error")
     asyncio.run(main(parser.parse_args()))
