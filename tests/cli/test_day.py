@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,19 +21,24 @@ import pytest
 import structlog
 
 from ssmd.application.handler import Application
-from ssmd.clock import SystemClock
+from ssmd.clock import SystemClock, date_of
 from ssmd.domain import capture
 from ssmd.domain.capture import GapClosed, GapOpened, RecordFact, TapePlace
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Rejected
 from ssmd.identifiers import system_random
 from ssmd.services.connector.repair_request import RepairRequest
+from ssmd.services.embedded_servers import RunningServer
 from ssmd.services.ended_tasks import end_tasks
 from ssmd.services.simulator.config import SimulatorConfig
 from ssmd.services.simulator.simulator import Simulator
+from ssmd.settings import Workspace
 from ssmd.streams.control import ControlClient, ControlServer
 from ssmd.streams.journal import RecordedEvent
 from ssmd.streams.journal_nats import NatsJournal
+from ssmd.wiring.environment import resolve_environment
+from ssmd.wiring.worker import worker_service
+from ssmd.workflows.service import WorkerService
 
 Ssmd = Any
 Answer = TypeVar("Answer")
@@ -59,7 +65,7 @@ journal:
 cache:
   backend: memory
 temporal:
-  url: ""
+  url: "{temporal}"
 """
 
 
@@ -71,10 +77,11 @@ def noon_zone() -> tuple[str, dt.date]:
 
 
 class World:
-    """The servers' side of one environment, in a thread of its own: components that answer, and the venue."""
+    """The servers' side of one environment, in a thread of its own: components that answer, the venue, and maybe a worker."""
 
-    def __init__(self, env: str, journal_url: str, transport_url: str) -> None:
+    def __init__(self, env: str, journal_url: str, transport_url: str, temporal_url: str = "") -> None:
         self.env = env
+        self.temporal_url = temporal_url
         self.journal_url = journal_url
         self.transport_url = transport_url
         self.zone, self.today = noon_zone()
@@ -85,6 +92,7 @@ class World:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._tasks: list[asyncio.Task[None]] = []
+        self._worker: WorkerService | None = None
 
     def do(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
@@ -118,7 +126,20 @@ class World:
                 pass
         await client.close()
 
+    def work(self, machine: Path) -> None:
+        """Let a worker of that machine take work from Temporal."""
+        environment = resolve_environment(Workspace(machine), self.env, date_of(SystemClock().now_ns()))
+        self._worker = worker_service(environment, {}, SystemClock(), system_random)
+        self.do(self._run_worker(self._worker))
+
+    async def _run_worker(self, worker: WorkerService) -> None:
+        self._working = asyncio.create_task(worker.run())
+
     async def _stop(self) -> None:
+        if self._worker is not None:
+            await self._worker.stop()
+            async with asyncio.timeout(30):
+                await self._working
         await self.simulator.stop()
         await end_tasks(self._tasks)
 
@@ -138,7 +159,13 @@ class World:
     def machine(self, root: Path) -> Path:
         """A workspace as another machine would have it."""
         shutil.copytree(ROOT / "exchanges", root / "exchanges", dirs_exist_ok=True)
-        document = ENVIRONMENT.format(env=self.env, zone=self.zone, transport=self.transport_url, journal=self.journal_url)
+        document = ENVIRONMENT.format(
+            env=self.env,
+            zone=self.zone,
+            transport=self.transport_url,
+            journal=self.journal_url,
+            temporal=self.temporal_url,
+        )
         (root / "exchanges" / "environments" / f"{self.env}.yaml").write_text(document)
         feed = root / "exchanges" / "feeds" / "kalshi.yaml"
         text = feed.read_text().replace("https://external-api.demo.kalshi.co/trade-api/v2", self.simulator.rest_url)
@@ -178,20 +205,43 @@ class World:
             await journal.close()
 
 
+@contextmanager
+def living(made: World, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # The command line's answers are on stdout; what this process's own components log is not.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.setenv(name, "anna")
+    monkeypatch.setenv("SSMD_ENV", made.env)
+    made.start()
+    try:
+        made.machine(workspace)
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def worked(
+    fresh_env: str,
+    journal_url: str,
+    transport_url: str,
+    temporal_server: RunningServer,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    """With a Temporal, and a worker."""
+    with living(World(fresh_env, journal_url, transport_url, temporal_server.url), workspace, monkeypatch) as made:
+        made.work(workspace)
+        yield made
+
+
 @pytest.fixture
 def world(
     fresh_env: str, journal_url: str, transport_url: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    # The command line's answers are on stdout; what this process's own components log is not.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    made = World(fresh_env, journal_url, transport_url)
-    made.start()
-    try:
-        made.machine(workspace)
-        monkeypatch.setenv("SSMD_ENV", fresh_env)
+    """Without a Temporal."""
+    with living(World(fresh_env, journal_url, transport_url), workspace, monkeypatch) as made:
         yield made
-    finally:
-        made.stop()
 
 
 def asked(machine: Path, user: str) -> subprocess.Popen[str]:
@@ -306,3 +356,51 @@ def test_gaps_are_repaired_by_hand(ssmd: Ssmd, world: World) -> None:
     assert none == (1, "", "error: no gap 1-9 of the last 7 days is known\n  try: ssmd data gaps\n")
     calm = ssmd("data", "repair-gaps", "--date", "2026-01-01")
     assert calm == (0, "no gap of 2026-01-01 is left to repair\n", "")
+
+
+def test_where_there_is_a_temporal_a_workflow_does_it_and_who_asks_second_is_told(
+    ssmd: Ssmd, worked: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today, request = worked.today.isoformat(), f"{worked.env}/day-start/{worked.today}"
+    worked.is_well.clear()
+    assert ssmd("day", "start", "--no-follow", "--reason", "routine") == (0, "", f"workflow {request}\n")
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.setenv(name, "bob")
+    second = ssmd("day", "start")
+    assert (second.status, second.out) == (1, "")
+    at_work = f"error: the start of trading day {today} is at work already: cli:anna asked for it at "
+    assert second.err.startswith(at_work)
+    assert second.err.endswith(f" (request {request})\n  try: ssmd day status --date {today} --follow\n")
+    worked.is_well.set()
+    wait_for(lambda: "active" if ("activated.v1", "cli:anna") in worked.told() else "")
+    third = ssmd("day", "start")
+    assert third == (0, "", f"workflow {request}\ntrading day {today} is active\n")
+    ended = ssmd("day", "end", "-o", "json")
+    assert (ended.status, json.loads(ended.out)["status"]) == (0, "complete")
+    assert f"workflow {worked.env}/day-end/{today}\n" in ended.err
+    again = ssmd("day", "start")
+    told = f"workflow {request}\nerror: trading day {today} is complete; a day starts once\n"
+    assert again == (1, "", f"{told}  try: ssmd day history --date {today}\n")
+    shown = json.loads(ssmd("day", "show", "-o", "json").out)
+    requests = {(one["line"]["actor"], one["line"]["correlation_id"]) for one in shown["lines"]}
+    assert requests == {("cli:anna", request), ("cli:bob", f"{worked.env}/day-end/{today}")}
+
+
+def test_schedules_are_applied_with_the_environment_and_torn_down_with_it(ssmd: Ssmd, worked: World) -> None:
+    def scheduled(*arguments: str) -> list[tuple[str, str]]:
+        called = ssmd("env", *arguments, "-o", "json")
+        assert called.status == 0, called.err
+        return [(one["name"], one["action"]) for one in json.loads(called.out) if one["kind"] == "schedule"]
+
+    names = [f"{worked.env}/{kind}" for kind in ("sync", "sync-full", "keys", "gaps")]
+    assert scheduled("apply", "--allow-dirty", "--dry-run") == [(name, "create") for name in names]
+    assert scheduled("apply", "--allow-dirty") == [(name, "create") for name in names]
+    assert scheduled("apply", "--allow-dirty") == []
+    changed = ssmd("env", "update", worked.env, "--set", "schedule.repair_minutes=30", "--set", "schedule.sync_minutes=0")
+    assert changed.status == 0, changed.err
+    assert scheduled("apply", "--allow-dirty") == [
+        (f"{worked.env}/sync", "remove"),
+        (f"{worked.env}/sync-full", "remove"),
+        (f"{worked.env}/gaps", "change"),
+    ]
+    assert scheduled("teardown", "--yes") == [(f"{worked.env}/{kind}", "remove") for kind in ("keys", "gaps")]
