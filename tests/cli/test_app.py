@@ -93,6 +93,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "data hold list",
             "data hold remove",
             "data index",
+            "data intervals",
             "data inventory",
             "data prune",
             "data quality",

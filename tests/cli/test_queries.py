@@ -14,8 +14,9 @@ from ssmd.application.handler import Application
 from ssmd.clock import ManualClock
 from ssmd.domain import archive, capture, trading_day
 from ssmd.domain.archive import OpenPartition, SealSegment, SegmentFile, SessionReached
-from ssmd.domain.capture import Connected, Disconnected, GapClosed, GapOpened, RecordFact, TapePlace
+from ssmd.domain.capture import Connected, Disconnected, GapClosed, GapOpened, IntervalAssessed, RecordFact, TapePlace
 from ssmd.domain.catalogue import CATALOGUE
+from ssmd.domain.fact_parts import set_digest
 from ssmd.domain.trading_day import ActivateDay, StartDay
 from ssmd.identifiers import system_random
 from ssmd.services.embedded_servers import start_nats
@@ -27,10 +28,20 @@ DATE = "2026-05-14"
 T0 = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
 SECOND = 1_000_000_000
 TICKER = "KXBTC15M-26MAY141445-45"
+NAMED = set_digest([TICKER])
 
 
 def fact(n: int, event: capture.CaptureEvent) -> RecordFact:
     return RecordFact(TapePlace(1, n, 0), event)
+
+
+def interval(n: int, verdict: Any, cause: str, start_ns: int, end_ns: int, base: str, *tickers: str) -> RecordFact:
+    """Of the trades of TICKER, gap g-1."""
+    event = IntervalAssessed(
+        1, n, 0, T0 + 9 * SECOND, 2, "trade", verdict, cause, "g-1" if cause else "", start_ns, end_ns, 3, 0, 10, NAMED, base,
+        tickers, (), "",
+    )  # fmt: skip
+    return fact(n, event)
 
 
 FACTS = [
@@ -43,6 +54,10 @@ FACTS = [
     ),
     fact(9, GapClosed(1, 9, 0, T0 + 8 * SECOND, "g-1", T0 + 4 * SECOND, T0 + 8 * SECOND, ())),
     fact(12, Disconnected(1, 12, 0, T0 + 9 * SECOND, "closed-by-venue", 1001, "away", T0 + 9 * SECOND, "close frame")),
+]
+INTERVALS = [
+    interval(13, "verified", "", T0, T0 + 4 * SECOND, "", TICKER),
+    interval(14, "missing", "sequence-skip", T0 + 4 * SECOND, T0 + 8 * SECOND, NAMED),
 ]
 SEAL = SealSegment(
     epoch=1,
@@ -137,6 +152,36 @@ def test_every_question_is_answered_while_the_environment_is_off(ssmd: Ssmd, sto
     asyncio.run(taken(stopped))
 
 
+async def write_intervals(directory: Path) -> None:
+    server = await start_nats(directory, sync_always=True)
+    try:
+        journal = await NatsJournal.open(server.url, ENV)
+        try:
+            application = Application(journal, CATALOGUE, ManualClock(T0), system_random, "c0ffee")
+            await application.handle_many(capture.DECIDER, ("kalshi", "main"), INTERVALS, actor="connector:main")
+        finally:
+            await journal.close()
+    finally:
+        await server.stop()
+
+
+def test_every_moment_of_a_day_is_accounted_for(ssmd: Ssmd, stopped: Path) -> None:
+    asyncio.run(write_intervals(stopped))
+    intervals = ssmd("data", "intervals", "--date", DATE, "--ticker", TICKER)
+    assert [re.split(r"  +", line) for line in intervals.out.splitlines()] == [
+        ["FROM", "TO", "LENGTH", "VERDICT", "CAUSE"],
+        ["2026-05-14 12:00:00.000", "2026-05-14 12:00:04.000", "4.0 s", "verified"],
+        ["2026-05-14 12:00:04.000", "2026-05-14 12:00:08.000", "4.0 s", "missing", "sequence-skip"],
+    ]
+    (account,) = json.loads(ssmd("data", "intervals", "--date", DATE, "-o", "json").out)
+    assert (account["ticker"], account["channel"]) == (TICKER, "trade")
+    assert [account[f"{name}_ns"] // SECOND for name in ("verified", "unverifiable", "missing", "repaired")] == [4, 0, 4, 0]
+    assert f"{TICKER}  trade" in ssmd("data", "intervals", "--date", DATE).out
+    assert ssmd("data", "intervals", "--date", "2026-05-15").out == "nothing is known of kalshi on 2026-05-15\n"
+    # An account is nobody's deed: the day's history does not tell it.
+    assert "verified" not in ssmd("day", "history", "--date", DATE).out
+
+
 async def taken(directory: Path) -> None:
     server = await start_nats(directory, sync_always=True)
     await server.stop()
@@ -186,6 +231,17 @@ def test_a_day_is_shown_with_who_when_and_why(ssmd: Ssmd, stopped: Path) -> None
     del stopped
     shown = json.loads(ssmd("day", "show", "--date", DATE, "-o", "json").out)
     assert shown["day"]["status"] == "active"
+    assert shown["took_ns"] == {"start": 0}
+    archive = shown["archive"]
+    assert {name: archive[name] for name in ("status", "lines", "segments", "gaps", "open_gaps")} == {
+        "status": "open",
+        "lines": 12,
+        "segments": 1,
+        "gaps": 1,
+        "open_gaps": 0,
+    }
+    before = json.loads(ssmd("day", "show", "--date", DATE, "--as-of", "3", "-o", "json").out)
+    assert (before["archive"], before["day"]["status"]) == (None, "active")
     lines = [one["line"] for one in shown["lines"]]
     assert [(line["position"], line["actor"], line["what"]) for line in lines] == [
         (1, "cli:anna", "start requested (test)"),
@@ -193,7 +249,13 @@ def test_a_day_is_shown_with_who_when_and_why(ssmd: Ssmd, stopped: Path) -> None
     ]
     assert all(line["correlation_id"] and line["event_id"] for line in lines)
     assert shown["lines"][0]["request"] == f"trading-day/{DATE}: start requested (test)"
-    assert "start requested (test)" in ssmd("day", "show", "--date", DATE).out
+    text = ssmd("day", "show", "--date", DATE).out.splitlines()
+    assert [" ".join(line.split()) for line in text if line.startswith(("start took", "archive", "holes"))] == [
+        "start took 0.0 s",
+        "archive open: 12 raw lines, 0 records, 1 segments",
+        "holes 1",
+    ]
+    assert any("start requested (test)" in line for line in text)
 
 
 def test_two_questions_at_once_wait_for_each_other(workspace: Path, stopped: Path) -> None:

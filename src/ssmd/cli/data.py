@@ -13,6 +13,7 @@ from ssmd.cli import (
     data_book,
     data_export,
     data_index,
+    data_intervals,
     data_prune,
     data_quality,
     data_renormalize,
@@ -302,6 +303,7 @@ for _module in (
     data_renormalize,
     data_repair_gaps,
     data_index,
+    data_intervals,
 ):
     app.registered_commands.extend(_module.app.registered_commands)
 app.add_typer(data_prune.hold_app, name="hold")

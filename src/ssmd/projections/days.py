@@ -117,6 +117,8 @@ def _lines_prefix(date: str) -> str:
 
 
 def _fold(rows: Rows, recorded: RecordedEvent, event: msgspec.Struct) -> None:
+    if isinstance(event, capture.IntervalAssessed):
+        return  # an account, nobody's deed; what happened has its own event
     position, envelope, _ = recorded
     ts_ns = at_ns = envelope.ts_ns
     aggregate = envelope.aggregate
