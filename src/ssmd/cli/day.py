@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +11,12 @@ from ssmd.cli.as_of import AsOfOption
 from ssmd.cli.data import ask
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, checked_date, invocation_of, run
-from ssmd.cli.output import Format, OutputOption, print_fields, print_json, print_table, say, thousands, time_of
+from ssmd.cli.output import Format, OutputOption, duration_of, print_fields, print_json, print_table, say, thousands, time_of
 
 if TYPE_CHECKING:
     from ssmd.projections.days import Day
-    from ssmd.projections.queries import AuditLine
+    from ssmd.projections.queries import AuditLine, DayInventory
+    from ssmd.projections.views import Views
     from ssmd.wiring.day_asking import Verb
     from ssmd.wiring.environment import ResolvedEnvironment
 
@@ -185,6 +187,7 @@ def _day_fields(found: Day) -> list[tuple[str, object]]:
         if moment:
             by = f" by {actor}" if actor else ""
             fields.append((name, f"{time_of(moment)}{by}{f': {reason}' if reason else ''}"))
+    fields += [(f"{phase} took", duration_of(nanoseconds)) for phase, nanoseconds in _took(found)]
     fields += [
         (f"{step.phase} step", f"{time_of(step.ts_ns)} {step.step}{f' ({step.detail})' if step.detail else ''}")
         for step in found.steps
@@ -194,23 +197,50 @@ def _day_fields(found: Day) -> list[tuple[str, object]]:
     return fields
 
 
+def _took(found: Day) -> Iterator[tuple[str, int]]:
+    """How long each phase took that is over, in nanoseconds."""
+    for phase, begun_ns, done_ns in (
+        ("start", found.start_requested_ns, found.activated_ns),
+        ("end", found.end_requested_ns, found.completed_ns),
+    ):
+        if begun_ns and done_ns >= begun_ns:
+            yield phase, done_ns - begun_ns
+
+
+def _archive_fields(found: DayInventory | None) -> list[tuple[str, object]]:
+    if found is None:
+        return [("archive", "nothing is stored")]
+    counts = f"{thousands(found.lines)} raw lines, {thousands(found.records)} records, {thousands(found.segments)} segments"
+    open_gaps = f", {thousands(found.open_gaps)} of them open" if found.open_gaps else ""
+    return [("archive", f"{found.status}: {counts}"), ("holes", f"{thousands(found.gaps)}{open_gaps}")]
+
+
 @app.command(
     "show", epilog=examples("ssmd day show --date 2026-05-14", "ssmd day show --date 2026-05-14 --as-of 2026-05-14T18:00Z")
 )
 def show(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", output: OutputOption = Format.TABLE) -> None:
-    """Show where a trading day stands and how it came to that: who did what to it, when, and for which request."""
+    """Show where a trading day stands and how it came to that: who did what to it, when, how long it took, and for which
+    request (a workflow's is its name); what of its data is archived, and how many holes there are.
+    """
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     day = _date_of(invocation, environment, date)
-    found = ask(invocation, environment, lambda views: queries.day_history(views, day), "days", as_of=as_of)
+
+    async def asked(views: Views) -> tuple[queries.DayHistory, list[queries.DayInventory]]:
+        feed = environment.document.feed
+        return await queries.day_history(views, day), await queries.days_inventory(views, feed, day, day)
+
+    found, inventory = ask(invocation, environment, asked, "days", "inventory", "quality", "gaps", as_of=as_of)
+    archive = inventory[0] if inventory else None
     subject = f"trading-day/{day}"
     lines = [one for one in queries.audit(found) if one.line.subject == subject]
     if output is Format.JSON:
-        print_json({"day": found.day, "lines": lines})
+        took = dict(_took(found.day))
+        print_json({"day": found.day, "took_ns": took, "archive": archive, "lines": lines})
         return
-    print_fields(invocation, _day_fields(found.day))
+    print_fields(invocation, [*_day_fields(found.day), *_archive_fields(archive)])
     print_table(
         invocation,
         [">position", "time (UTC)", "who", "what", "request", "correlation", "causation"],
