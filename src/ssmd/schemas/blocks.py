@@ -186,7 +186,7 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
     payloads: list[bytes] = []
     unpack, add_kind, add_time, add_payload = _ENTRY.unpack_from, kinds.append, times.append, payloads.append
     try:
-        while at < end:
+        for _ in range(header.entries_count):
             kind, ts_ns, size = unpack(body, at)
             start = at + ENTRY_OVERHEAD_BYTES
             at = start + size
@@ -195,9 +195,9 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
             add_payload(body[start:at])
     except struct.error as error:
         raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds)} is cut") from error
-    if at != end:
+    if at > end:
         raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds) - 1} is cut")
-    if len(kinds) != header.entries_count:
-        raise Malformed(f"block of session {header.session}: {header.entries_count} entries told, {len(kinds)} found")
+    if at < end:
+        raise Malformed(f"block of session {header.session}: {end - at} bytes follow its {len(kinds)} entries")
     numbers = range(header.first_n, header.first_n + len(kinds))
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)

@@ -65,9 +65,9 @@ class Tally(NamedTuple):
 
 def tally(contents: Sequence[bytes]) -> Tally | None:
     """What the messages in `contents` come to; None = they are not all book changes of one size, laid out as usual."""
-    if sys.byteorder != "little" or not all(contents):
-        return None
     data = b"".join(contents)
+    if sys.byteorder != "little" or len(data) < layout.POINTERS_AT:
+        return None
     size = layout.FRAME.size + (layout.FRAME.unpack_from(data)[1] << 3)
     if size < layout.POINTERS_AT + layout.BOOK_BODY.size or len(data) % size or data[:4] + data[8:16] != bytes(4) + layout.ROOT:
         return None

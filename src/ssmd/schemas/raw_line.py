@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -36,6 +37,7 @@ _KIND: Final = {"in": EntryKind.IN, "out": EntryKind.OUT, "ctl": EntryKind.CTL}
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NESTING: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _JSON: Final = msgspec.json.Decoder(msgspec.Raw)
+_last: Final = operator.itemgetter(-1)
 
 
 class LineEncoder:
@@ -50,7 +52,7 @@ class LineEncoder:
         return self._newline.get(session, False)
 
     def encode(self, session: int, entries: Sequence[Entry]) -> bytes:
-        """The lines of `entries` (all of one block), each with its newline."""
+        """The lines of `entries` (all of one session, in order), each with its newline."""
         if not entries:
             return b""
         kinds, numbers, times, payloads = zip(*entries, strict=True)
@@ -96,7 +98,7 @@ class Frames(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """How long the lines will be, when all are JSON."""
-        count = len(self.numbers)
+        count = len(self.times)
         fixed = len(_line(self.conn, self.session, self.newline) % (0, 0, b"")) - 2
         newlines = count if self.newline else count - 1
         return count * fixed + _digits(self.numbers) + _digits(self.times) + len(self.lines) - newlines
@@ -124,7 +126,7 @@ class Frames(msgspec.Struct, frozen=True, array_like=True, gc=False):
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             return None
         # As many values as lines, and equal when joined again: each line is one value, without white space around it.
-        is_whole = len(values) == len(self.numbers) and b"\n".join(values) == (self.lines[:-1] if self.newline else self.lines)
+        is_whole = len(values) == len(self.times) and b"\n".join(values) == (self.lines[:-1] if self.newline else self.lines)
         return values if is_whole else None
 
 
@@ -135,7 +137,7 @@ def _join(payloads: Sequence[bytes], ends: bool) -> bytes | None:
         ends: the first one ends in a newline.
     """
     count = len(payloads)
-    if ends and [payload[-1] for payload in payloads] != [_NEWLINE] * count:
+    if ends and set(map(_last, payloads)) != {_NEWLINE}:
         return None
     joined = (b"" if ends else b"\n").join(payloads)
     if b"\r" in joined or joined.count(b"\n") != (count if ends else count - 1):

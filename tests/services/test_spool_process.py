@@ -1,0 +1,184 @@
+"""The process beside an archiver: the same files as a thread's, and what is lost with it is lost as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.services.test_archivers import Feeder, World, seed_day, undisturbed
+
+from ssmd.archive.segment import read_file
+from ssmd.archive.segment_files import FinishedFile, Piece, SegmentFiles
+from ssmd.archive.storage_memory import MemoryStorage
+from ssmd.errors import Unavailable
+from ssmd.schemas.blocks import EntryKind
+from ssmd.schemas.codecs import encode_record
+from ssmd.schemas.raw_line import Frames, LineEncoder
+from ssmd.schemas.records import BookDelta, Side, SizeMeaning
+from ssmd.services import open_segment
+from ssmd.services.processes import mark_of
+from ssmd.services.spool_process import RemoteFiles, SpoolProcess
+
+
+@pytest.fixture
+def process() -> Iterator[SpoolProcess]:
+    made = SpoolProcess()
+    yield made
+    made.close()
+
+
+def pid_of(process: SpoolProcess) -> int:
+    assert process._child is not None
+    return process._child.pid
+
+
+def rounds() -> list[list[Piece]]:
+    """Raw lines, JSON and not, and book changes, in three rounds."""
+    encoder = LineEncoder("main")
+    made: list[list[Piece]] = [[], [], []]
+    for at in range(30):
+        payloads = [b'{"at":%d,"pad":"%s"}\n' % (at * 50 + i, b"x" * 900) for i in range(50)]
+        if at % 10 == 3:
+            payloads[7] = b'{"no json\n'
+        numbers = range(at * 50 + 1, at * 50 + 51)
+        lines = encoder.gather(9, numbers, [EntryKind.IN] * 50, [10**18 + n for n in numbers], payloads)
+        assert isinstance(lines, Frames)
+        made[at // 10].append(Piece("raw", lines, 50, 10**18 + numbers[0], 10**18 + numbers[-1]))
+        changes = [
+            BookDelta("kalshi", f"T-{n % 7}", n, n, 9, n, 0, 1, n, -4, -2, n % 99, n % 13, Side(1 + n % 2), SizeMeaning.CHANGE)
+            for n in numbers
+        ]
+        made[at // 10].append(Piece("book", b"".join(map(encode_record, changes)), 50, numbers[0], numbers[-1]))
+    return made
+
+
+def write(files: SegmentFiles | RemoteFiles) -> list[FinishedFile]:
+    for pieces in rounds():
+        files.write(pieces)
+    return files.finish()
+
+
+def test_the_files_are_those_of_a_thread(process: SpoolProcess, tmp_path: Path) -> None:
+    expected, found = write(SegmentFiles(tmp_path / "a", 3)), write(process.open(tmp_path / "b", 3))
+    assert [(file.kind, file.facts, file.sidecar, file.no_sidecar) for file in found] == [
+        (file.kind, file.facts, file.sidecar, file.no_sidecar) for file in expected
+    ]
+    assert [file.kind for file in found] == ["book", "raw"]
+    for one, other in zip(expected, found, strict=True):
+        assert Path(one.path).read_bytes() == Path(other.path).read_bytes()
+    lines = b"".join(read_file(tmp_path / "b.raw")).splitlines()
+    assert sum(b'"text":' in line for line in lines) == 3
+    told = sum(piece.size_bytes for pieces in rounds() for piece in pieces if piece.kind == "raw")
+    # Where all is JSON, the size told beforehand is the size.
+    as_frame, as_text = b',"newline":true,"frame":{"no json', b',"text":"{\\"no json\\n"'
+    assert found[1].facts.content_bytes - told == 3 * (len(as_text) - len(as_frame))
+
+
+def test_several_segments_are_written_at_once_and_discarded_alone(process: SpoolProcess, tmp_path: Path) -> None:
+    one, other, unused = (process.open(tmp_path / name, 3) for name in ("one", "other", "unused"))
+    first, second, third = rounds()
+    one.write(first)
+    other.write(first)
+    one.write(second)
+    other.write(second)
+    one.discard()
+    unused.discard()
+    other.write(third)
+    other.finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.book", "other.raw"]
+    other.discard()
+    other.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_lost_process_had_is_lost_and_the_next_one_begins_anew(process: SpoolProcess, tmp_path: Path) -> None:
+    first, second, _ = rounds()
+    files, begun = process.open(tmp_path / "a", 3), process.open(tmp_path / "b", 3)
+    files.write(first)
+    begun.write(first)
+    os.kill(pid_of(process), signal.SIGKILL)
+    with pytest.raises(Unavailable, match="the process that writes the spool is gone"):
+        files.write(second)
+    other = process.open(tmp_path / "c", 3)
+    assert write(other)[0].facts.records == 1500  # by a new process
+    # The other segment's beginning was lost too; it does not go on without.
+    with pytest.raises(OSError, match="begun by another process"):
+        begun.finish()
+    files.discard()
+    begun.discard()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.book", "c.raw"]
+
+
+def test_a_spool_that_cannot_be_written_is_told_and_ends_nothing(process: SpoolProcess, tmp_path: Path) -> None:
+    files = process.open(tmp_path / "absent" / "a", 3)
+    with pytest.raises(OSError, match="No such file or directory"):
+        write(files)
+    files.discard()
+    before = pid_of(process)
+    write(process.open(tmp_path / "b", 3))
+    assert pid_of(process) == before
+
+
+def test_it_ends_with_its_archiver_and_not_before(tmp_path: Path) -> None:
+    process = SpoolProcess()
+    process.open(tmp_path / "a", 3).write(rounds()[0])
+    pid = pid_of(process)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    write(process.open(tmp_path / "b", 3))
+    assert pid_of(process) == pid
+    assert process._socket is not None
+    process._socket.close()  # as the kernel does for a killed archiver
+    ends_at = time.monotonic() + 10
+    while mark_of(pid) is not None and time.monotonic() < ends_at:
+        time.sleep(0.01)
+    assert mark_of(pid) is None
+    process.close()
+    process.close()
+
+
+@pytest.mark.parametrize("kind", ["raw", "normalized"])
+async def test_an_archiver_whose_process_is_killed_archives_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(world: World) -> None:
+        seed_day(world, Feeder())
+
+    expected = await undisturbed(kind, tmp_path, fill)
+    monkeypatch.setattr(open_segment, "SPILL_BYTES", 1)  # every block by the process
+    world = World(MemoryStorage(), tmp_path / "spool")
+    fill(world)
+    archiver = world.archiver(kind)
+    killed: list[int] = []
+    monkeypatch.setattr(SpoolProcess, "ask", _killing(killed, at=20))
+    monkeypatch.setattr("ssmd.services.stream_archiver.backoff_s", lambda _n, _random: 0.01)
+    running = asyncio.create_task(archiver.run())
+    await asyncio.sleep(0)
+    await archiver.flush()
+    await archiver.stop()
+    await running
+    assert len(killed) == 1
+    assert mark_of(killed[0]) is None
+    assert archiver._sealer._process._child is None
+    assert await world.content(kind) == expected
+    await world.check_seals(kind)
+    assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
+
+
+def _killing(killed: list[int], *, at: int) -> Callable[..., object]:
+    asked, ask = 0, SpoolProcess.ask
+
+    def instead(self: SpoolProcess, request: object, *, is_answer_wanted: bool) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == at:
+            killed.append(pid_of(self))
+            os.kill(killed[0], signal.SIGKILL)
+        return ask(self, request, is_answer_wanted=is_answer_wanted)  # type: ignore[arg-type]  # what it was given
+
+    return instead
