@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog
+from tests.services.connector.test_connector import bench, kill, running, until
 
 from ssmd.domain.capture import GapClosed, GapOpened
 from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import Subscription
 from ssmd.schemas.control import MarketsLeft
+from ssmd.schemas.records import Gap, Record
 from ssmd.services.connector import departures
 from ssmd.services.connector.departures import SETTLE_S, Departures
+from ssmd.services.simulator.config import SimulatorConfig
+from ssmd.services.simulator.seeded_feed import SeededFeed
 
 LOG = structlog.get_logger()
 
@@ -108,3 +113,29 @@ def test_holes_are_remembered_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.
 def test_a_file_that_cannot_be_read_is_no_reason_not_to_capture(tmp_path: Path) -> None:
     (tmp_path / "departures.json").write_text("[{")
     assert Departures(tmp_path, LOG).waiting == 0
+
+
+async def test_a_hole_ends_for_who_settled_meanwhile_though_the_process_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departures, "SETTLE_S", 0.3)
+    async with bench(tmp_path, SimulatorConfig(seed=4, markets=4, rate=300, require_auth=False)) as system:
+        connector = system.connector()
+        async with running(connector) as task:
+            await until(lambda: int(connector.health().stats["frames"]) > 50, "frames", task)
+            await kill(task, connector)
+        settled, *others = sorted(cast("SeededFeed", system.simulator._feed).model.markets)
+        cast("SeededFeed", system.simulator._feed).model.markets[settled].phase = "finalized"
+        again = system.connector()
+        async with running(again) as task:
+            await until(lambda: settled in closings(system.records()), "the hole is over for the market that left", task)
+            await until(lambda: set(others) <= closings(system.records()).keys(), "and for those that came back", task)
+            await until(lambda: not (tmp_path / "tape" / "departures.json").read_bytes().strip(b"[]"), "nobody is owed", task)
+        found = closings(system.records())
+        assert {(gap.cause, gap.gap_id) for gap in found.values()} == {("killed", found[settled].gap_id)}
+        assert "does not capture them any more" in found[settled].evidence
+        assert max(found[ticker].end_ns for ticker in others) < found[settled].end_ns
+
+
+def closings(records: list[Record]) -> dict[str, Gap]:
+    return {record.ticker: record for record in records if isinstance(record, Gap) and record.state == "closed"}
