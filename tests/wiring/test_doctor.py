@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.conftest import Ssmd, ssmd, workspace  # noqa: F401 - fixtures
+from tests.cli.conftest import ROOT, Ssmd, ssmd, workspace  # noqa: F401 - fixtures
 
 from ssmd.services import machine_checks
 from ssmd.services.machine_checks import (
@@ -97,3 +97,20 @@ def test_what_is_wrong_is_named_with_its_mend(ssmd: Ssmd, workspace: Path, monke
     monkeypatch.chdir(workspace.parent)
     found = examined(ssmd("doctor", "-o", "json"))
     assert (found["registry"]["verdict"], "there is no environment" in found["registry"]["found"]) == ("fail", True)
+
+
+def test_the_budget_of_up_is_what_was_measured_and_what_the_tutorial_says() -> None:
+    measured = json.loads((ROOT / "docs" / "measurements" / "up-footprint.json").read_text())
+    figures = measured["figures"]
+    assert {"ssmd up", "connector", "gateway", "projector", "worker", "temporal", "cache"} <= set(figures["rss_mib_by_process"])
+    mib = machine_checks.MIB
+    # With a quarter to spare, and for eight hours.
+    assert 1.25 * figures["pss_mib"] * mib <= machine_checks.UP_RAM_BYTES <= 2 * figures["pss_mib"] * mib
+    assert 8 * figures["disk_mib_per_hour"] * mib <= machine_checks.UP_DISK_BYTES
+    tutorial = " ".join((ROOT / "docs" / "tutorial.md").read_text().split())
+    memory, disk = figures["pss_mib"] / 1024, figures["disk_mib_per_hour"] / 1024
+    assert (
+        f"takes about {memory:.1f} GiB of memory and {disk:.0f} GiB of disk in its first hour ({measured['date']}," in tutorial
+    )
+    assert "Have 1 GiB and 10 GiB free." in tutorial
+    assert (machine_checks.UP_RAM_BYTES, machine_checks.UP_DISK_BYTES) == (1 * GIB, 10 * GIB)
