@@ -11,6 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pytest
 
 import ssmd
@@ -82,6 +84,10 @@ def test_tables(world: Any, archive: Archive) -> None:
     table = archive.table("trade", DATE, tickers=["A-1"])
     assert table["n"].to_pylist() == [one.n for one in archive.trades("A-1", DATE)]
     assert table["price"].to_pylist() == [Decimal("0.3")] * table.num_rows
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    assert frame["price"].to_list() == [Decimal("0.3")] * table.num_rows
+    assert duckdb.arrow(table).aggregate("sum(size)").fetchall() == [(Decimal("2.5") * table.num_rows,)]
 
 
 def test_which_environment(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

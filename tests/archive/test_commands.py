@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.cli.app import main
 from ssmd.clock import SystemClock
+from ssmd.errors import Unavailable
 from ssmd.exchanges.kalshi.signing import headers, load_private_key
 from ssmd.streams.journal_sqlite import SqliteJournal
 
@@ -87,6 +88,21 @@ def test_verify_tells_damage_by_its_status(ssmd: Callable[..., Called], world: A
     assert called.status == 2
     assert f"{key} is not what was sealed" in called.err
     assert "try: ssmd data verify" in called.err
+
+
+def test_verify_says_when_it_could_not_tell(ssmd: Callable[..., Called], world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that the storage cannot give is no damage, and no clean bill."""
+    read = LocalStorage.read
+
+    async def failing(self: LocalStorage, key: str) -> AsyncIterator[bytes]:
+        if key.startswith("raw/"):
+            raise Unavailable("the disk does not answer")
+        async for piece in read(self, key):
+            yield piece
+
+    monkeypatch.setattr(LocalStorage, "read", failing)
+    called = ssmd("data", "verify", "-o", "json")
+    assert (called.status, {one["problem"] for one in json.loads(called.out)["findings"]}) == (2, {"unreadable"})
 
 
 def test_replay_and_sample(ssmd: Callable[..., Called], world: Any) -> None:
