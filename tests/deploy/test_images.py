@@ -123,6 +123,16 @@ def test_compose_services_are_hardened_bounded_and_pinned(compose: dict[str, Any
     assert compose["networks"]["inside"] == {"internal": True}
 
 
+def test_what_was_run_and_what_was_not_is_said() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert "The image was never built, `compose.yaml` never started and nothing put into a cluster" in readme
+    run, _, not_run = " ".join((DEPLOY / "README.md").read_text().split()).partition("Not run here:")
+    for what in ("hadolint over the Dockerfile", "compose.yaml against the schema of compose files", "kubernetes-validate"):
+        assert what in run
+    for what in ("building the image", "`docker compose config` and `up`", "a cluster", "ArgoCD"):
+        assert what in not_run
+
+
 def test_secrets_of_compose_are_not_for_git() -> None:
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
