@@ -98,6 +98,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
             "data prune",
             "data quality",
             "data renormalize",
+            "data repair-gaps",
             "data replay",
             "data sample",
             "data verify",
