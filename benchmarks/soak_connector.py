@@ -1,10 +1,11 @@
 """The connector at scale and for long: 20,000 open markets, and ten times the measured peak of one market.
 
-    python benchmarks/soak_connector.py [--markets 20000] [--churn 1000] [--seconds 3600] [--rate 6430] [--only markets|load]
+    python benchmarks/soak_connector.py [--markets 20000] [--churn 1000] [--seconds 3600] [--rate 6430] [--roll 600]
+                                        [--only markets|load]
 
 First all markets of a simulated venue (its own process) are subscribed and the coming and going of --churn of them is
-followed; then --seconds of --rate messages a second. The streams are a sink that acknowledges and forgets, so that what is
-measured is the connector. Writes docs/measurements/connector.json.
+followed; then --seconds of --rate messages a second, every fourth market replaced after --roll seconds. The streams are a
+sink that acknowledges and forgets, so that what is measured is the connector. Writes docs/measurements/connector.json.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from _measurement import MEASUREMENTS, write_measurement
 from ssmd.application.handler import Application
 from ssmd.clock import SystemClock
 from ssmd.domain.catalogue import CATALOGUE
+from ssmd.exchanges.kalshi.translate import CHANGES, SIZES
 from ssmd.identifiers import system_random
 from ssmd.services.connector.group import ConnectorGroup
 from ssmd.services.connector.kalshi_venue import KalshiAccess
@@ -225,8 +227,16 @@ def _is_placed(stats: dict[str, Any], markets: int) -> bool:
     return is_connected and int(stats["markets"]) >= markets and not stats["unplaced"] and stats["commands_waiting"] == 0
 
 
+def remember_numbers() -> None:
+    """Fill what remembers the texts of numbers: it is bounded, and an hour at full load fills it within minutes."""
+    for number in range(60_000):
+        text = f"{number // 100}.{number % 100:02d}"
+        SIZES[text], CHANGES[text] = number, number
+
+
 async def load(venues: Venues, directory: Path, seconds: float) -> dict[str, Any]:
     """`seconds` of load; RSS, tasks and backlog sampled, the first sixth left out."""
+    remember_numbers()
     group = group_of(venues, directory, 5000)
     running = asyncio.create_task(group.run())
     samples: list[tuple[float, float, int, int]] = []
@@ -275,6 +285,7 @@ def main() -> None:
     parser.add_argument("--churn", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=3_600)
     parser.add_argument("--rate", type=int, default=6_430)
+    parser.add_argument("--roll", type=int, default=600)
     parser.add_argument("--only", choices=("markets", "load"), default="")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
@@ -290,7 +301,7 @@ def main() -> None:
                 figures["markets"] = asyncio.run(all_markets(venues, directory / "a", given.markets, given.churn, 5000))
             print(figures["markets"], flush=True)
         if given.only != "markets":
-            with Venues(SimulatorConfig(seed=7, markets=20, rate=given.rate, roll_s=600, require_auth=False)) as venues:
+            with Venues(SimulatorConfig(seed=7, markets=20, rate=given.rate, roll_s=given.roll, require_auth=False)) as venues:
                 figures["load"] = asyncio.run(load(venues, directory / "b", given.seconds))
             print(figures["load"], flush=True)
     finally:

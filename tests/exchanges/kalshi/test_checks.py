@@ -13,6 +13,7 @@ from ssmd.exchanges.adapter import Mapped
 from ssmd.exchanges.kalshi.book_check import grid_of, is_on
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.control import ClockStepped, encode_fact
 from ssmd.schemas.records import Gap
 
 MS = 1_000_000
@@ -159,3 +160,36 @@ def test_our_clock_s_distance_is_told_when_it_moves() -> None:
         facts += [fact for fact in mapped.facts if isinstance(fact, capture.ClockOffset)]
     assert [(fact.offset_ns, fact.before_ns) for fact in facts] == [((3_600_000 + 40) * MS, 0)]
     assert frames.mapper.clock_offset_ns == (3_600_000 + 40) * MS
+
+
+def test_a_step_back_of_our_clock_is_in_its_distance_at_once_and_once() -> None:
+    """The tape's times stand still then: no frame could tell it for an hour."""
+    frames = Frames()
+    venue_ms, hour_ns = 1_795_363_200_000, 3_600 * SECOND
+    frames.snapshot(yes=[["0.4000", "5.00"]], at_ns=venue_ms * MS)
+
+    def stepped(step_ns: int, at_ns: int) -> list[Any]:
+        frames.n += 1
+        mapped = frames.mapper.map(Entry(EntryKind.CTL, frames.n, at_ns, encode_fact(ClockStepped(step_ns))))
+        return [(type(fact).__name__, fact.index, getattr(fact, "offset_ns", 0)) for fact in mapped.facts]
+
+    def frames_for(seconds: int, ahead_ns: int, least_ns: int = 0) -> list[int]:
+        nonlocal venue_ms
+        facts: list[Any] = []
+        for _ in range(seconds * 10):
+            venue_ms += 100
+            at_ns = max(least_ns, (venue_ms + 40) * MS + ahead_ns)
+            facts += frames.delta("0.4000", "1.00", ts_ms=venue_ms, at_ns=at_ns).facts
+        return [fact.offset_ns for fact in facts if isinstance(fact, capture.ClockOffset)]
+
+    assert stepped(-hour_ns, venue_ms * MS) == [("ClockStepped", 0, 0)], "nothing was measured yet"
+    assert frames_for(30, 0) == []
+    last_ns = (venue_ms + 40) * MS
+    assert stepped(-hour_ns, last_ns) == [("ClockStepped", 0, 0), ("ClockOffset", 1, -hour_ns + 40 * MS)]
+    assert frames.mapper.clock_offset_ns == -hour_ns + 40 * MS
+    assert frames_for(30, -hour_ns, last_ns) == []
+    assert frames.mapper.clock_offset_ns == -hour_ns + 40 * MS
+    # It is set right: the frames tell it, and it is not counted twice, whatever comes first.
+    assert stepped(hour_ns, (venue_ms + 40) * MS) == [("ClockStepped", 0, 0)]
+    assert frames_for(30, 0) == [40 * MS]
+    assert frames.mapper.clock_offset_ns == 40 * MS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def group_of(
     *,
     room: int,
     channels: tuple[str, ...] = CHANNELS,
+    commands_s: float = 200.0,
 ) -> ConnectorGroup:
     access = KalshiAccess(
         rest_url=system.simulator.rest_url,
@@ -49,7 +51,7 @@ def group_of(
         return ConnectorService(venue, ENV, connection, tape, system.transport, application, system.clock, system_random, QUICK)
 
     return ConnectorGroup(
-        access.venue("kalshi", "kalshi-dollars"),
+        replace(access.venue("kalshi", "kalshi-dollars"), commands_s=commands_s),
         Universe(selection, access.listing()),
         member,
         system_random,

@@ -16,6 +16,7 @@ from ssmd.clock import SystemClock
 from ssmd.domain import capture
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.envelope import AggregateId
+from ssmd.exchanges.kalshi import clock_offset
 from ssmd.identifiers import system_random
 from ssmd.schemas.blocks import EntryKind, decode_block
 from ssmd.schemas.codecs import decode_records
@@ -112,6 +113,18 @@ class System:
             while self.frames < wanted:
                 await asyncio.sleep(0.005)
 
+    async def offset_known(self) -> None:
+        """Wait until the mapper has compared our clock with the venue's."""
+        async with asyncio.timeout(20):
+            while self.connector._mapper is None or not self.connector._mapper.clock_offset_ns:
+                await asyncio.sleep(0.01)
+
+    async def offset_of(self, seconds: int) -> None:
+        """Wait until the connector says that its clock is so far ahead."""
+        async with asyncio.timeout(20):
+            while abs(int(self.connector.health().stats["clock_offset_ms"]) - seconds * 1000) > 1000:
+                await asyncio.sleep(0.01)
+
     async def next_session(self, wanted: int = 2) -> None:
         async with asyncio.timeout(20):
             while self.sessions < wanted:
@@ -186,11 +199,17 @@ async def test_latency_and_jitter_are_no_outage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_that_steps_by_an_hour_keeps_order_and_makes_no_negative_interval(tmp_path: Path, hours: int) -> None:
+async def test_a_clock_that_steps_by_an_hour_keeps_order_and_makes_no_negative_interval(
+    tmp_path: Path, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock_offset, "WINDOW_NS", SECOND // 5)
     async with running(tmp_path) as system:
+        await system.offset_known()
         system.clock.step_ns = hours * 3600 * SECOND
         await system.more_frames(300)
         await asyncio.sleep(1.1)  # the clock is looked at every second
+        # How far it is from the venue's is exported, and in the journal, from the very frames.
+        await system.offset_of(hours * 3600)
         assert system.connector._socket is not None
         system.connector._socket.abort("connection-lost", "the test cut it")
         # Back again while there is no connection.
@@ -200,6 +219,9 @@ async def test_a_clock_that_steps_by_an_hour_keeps_order_and_makes_no_negative_i
         times = [(session, ts_ns) for session, ts_ns, _, _ in system.entries()]
         assert times == sorted(times)
         assert [ts_ns for _, ts_ns in times] == sorted(ts_ns for _, ts_ns in times)
+        told = [one.offset_ns for one in await system.facts(capture.ClockOffset) if isinstance(one, capture.ClockOffset)]
+        # The step back is told with the step: times stand still then. So is the way back from an hour ahead.
+        assert [round(one / SECOND) for one in told] == ([3600, 0] if hours > 0 else [-3600])
         steps = [fact.step_ns for fact in await system.facts(capture.ClockStepped) if isinstance(fact, capture.ClockStepped)]
         assert [round(step / (3600 * SECOND), 3) for step in steps] == [hours, -hours]
         closed = [gap for gap in system.gaps() if gap.state == "closed"]

@@ -14,7 +14,11 @@ from ssmd.exchanges.kalshi.output import Output
 WINDOW_NS: Final = 10_000_000_000
 MOVED_NS: Final = 500_000_000
 """A difference to the offset told last (0 at the session's begin) that is news."""
+STAND_NS: Final = 2_000_000_000
+"""A shorter stand-still may be over when the step is told (within a second)."""
 _UNKNOWN: Final = 1 << 62
+_DISREGARDED: Final = -_UNKNOWN
+"""In place of the shortest difference: this window tells nothing, whatever comes."""
 
 
 class ClockOffset:
@@ -45,9 +49,21 @@ class ClockOffset:
             return
         least_ns, is_first = self.least_ns, not self.due_ns
         self.due_ns, self.least_ns = out.ts_ns + WINDOW_NS, _UNKNOWN
-        if is_first or least_ns == _UNKNOWN:
+        if is_first or least_ns in {_UNKNOWN, _DISREGARDED}:
             return
         self.offset_ns = least_ns
-        if abs(least_ns - self.told_ns) > MOVED_NS:
-            out.facts.append(capture.ClockOffset(*out.place, least_ns, self.told_ns))
-            self.told_ns = least_ns
+        self._tell(out)
+
+    def stepped(self, out: Output, step_ns: int) -> None:
+        """Our clock was stepped. A step back makes the tape's times stand still, so no window ends until it has caught up:
+        what was measured is taken to be off by that much. Other steps show in the next window.
+        """
+        if self.offset_ns and step_ns < -STAND_NS:
+            self.offset_ns += step_ns
+            self.least_ns = _DISREGARDED
+            self._tell(out)
+
+    def _tell(self, out: Output) -> None:
+        if abs(self.offset_ns - self.told_ns) > MOVED_NS:
+            out.facts.append(capture.ClockOffset(*out.place, self.offset_ns, self.told_ns))
+            self.told_ns = self.offset_ns

@@ -82,7 +82,7 @@ class KalshiMapper:
         self._intervals = Intervals(self._sequences)
         self._findings = Findings()
         self._checks = Checks()
-        self._own = OwnEntries(session, self._subs, self._holes, self._intervals, self._findings)
+        self._own = OwnEntries(session, self._subs, self._holes, self._intervals, self._findings, self._checks.offset)
 
     @property
     def clock_offset_ns(self) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 
 from ssmd.domain import capture
 from ssmd.errors import Malformed
+from ssmd.exchanges.kalshi.clock_offset import ClockOffset
 from ssmd.exchanges.kalshi.drift import Finding
 from ssmd.exchanges.kalshi.frames import DOLLARS, Wire
 from ssmd.exchanges.kalshi.holes import Hole, Holes
@@ -26,13 +27,22 @@ class OwnEntries:
         wire: the era of the venue's frames, as the session's first entry tells it.
     """
 
-    def __init__(self, session: int, subs: Subscriptions, holes: Holes, intervals: Intervals, findings: Findings) -> None:
+    def __init__(
+        self,
+        session: int,
+        subs: Subscriptions,
+        holes: Holes,
+        intervals: Intervals,
+        findings: Findings,
+        offset: ClockOffset,
+    ) -> None:
         self.wire: Wire = DOLLARS
         self._session = session
         self._subs = subs
         self._holes = holes
         self._intervals = intervals
         self._findings = findings
+        self._offset = offset
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self) | {"wire": self.wire.name}
@@ -58,6 +68,7 @@ class OwnEntries:
             self._intervals.cut(out)
         elif isinstance(fact, ClockStepped):
             out.facts.append(capture.ClockStepped(*out.place, fact.step_ns))
+            self._offset.stepped(out, fact.step_ns)
         elif isinstance(fact, TailCut):
             out.facts.append(capture.TailCut(*out.place, fact.size_bytes))
         elif isinstance(fact, MarketsLeft):
