@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -221,7 +222,7 @@ class DayTurn:
             schedule_to_close_timeout=timedelta(seconds=order.patience.away_s),
             retry_policy=_tries(order.patience),
         )
-        return await _each(turn.orders)
+        return await _each([replace(one, patience=order.patience) for one in turn.orders])
 
 
 async def _each(orders: Sequence[DayOrder]) -> list[Outcome]:
