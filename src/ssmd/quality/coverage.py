@@ -1,8 +1,9 @@
 """What is known of one ticker at each instant of a day: verified, unverifiable, missing, repaired, or not captured.
 
 A ticker is covered from the moment its data is whole (a book: from its snapshot on) until its session ends or a hole
-opens. Covered time is verified where the venue's count of the subscription proves that nothing is absent, else
-unverifiable. From a hole's last proven moment until its end the ticker is missing. Intervals are half open.
+opens. Covered time is verified where the venue's count of the subscription proves that nothing is absent: up to its last
+counted frame. Else it is unverifiable. From a hole's last proven moment until its end the ticker is missing. Intervals are
+half open. The same is told by the mapper as it goes (`capture.interval-assessed`).
 """
 
 from __future__ import annotations
@@ -90,18 +91,20 @@ class Timeline:
         self,
         start_ns: int,
         end_ns: int,
-        is_proven: Callable[[tuple[int, int]], bool],
+        proven_until_ns: Callable[[tuple[int, int]], int],
         repairs: Iterable[tuple[str, int, int]] = (),
     ) -> tuple[Span, ...]:
         """The verdicts within [start_ns, end_ns), in order, none overlapping, neighbours of one verdict joined.
 
         Args:
-            is_proven: whether the count of (session, sid) proves completeness.
+            proven_until_ns: up to when the count of (session, sid) proves completeness, 0 = it does not.
             repairs: (gap id, start, end) of what was filled.
         """
         found: list[tuple[int, int, Verdict]] = []
         covered = [*self._covered, *([(self._since, end_ns, self.count)] if self._since else ())]
-        found += [(low, high, "verified" if is_proven(count) else "unverifiable") for low, high, count in covered]
+        for low, high, count in covered:
+            until_ns = min(max(low, proven_until_ns(count)), high)
+            found += [(low, until_ns, "verified"), (until_ns, high, "unverifiable")]
         holes = [*self._holes, *(_Hole(gap_id, low, end_ns) for gap_id, low in self._open.items())]
         filled = [
             (max(low, hole.start_ns), min(high, hole.end_ns))

@@ -130,6 +130,7 @@ class ConnectionMeasure:
         self._sequences: dict[tuple[int, int], SequenceCount] = {}
         self._ended: list[SequenceProof] = []
         self._acknowledged: dict[tuple[int, int], int] = {}
+        self._counted_ns: dict[tuple[int, int], int] = {}
         self._sessions: set[int] = set()
         self._last_frame_ns = 0
         self._last_entry_ns = 0
@@ -160,7 +161,7 @@ class ConnectionMeasure:
                 if self._last_frame_ns:
                     self._silence(ts_ns - self._last_frame_ns)
             self._last_frame_ns = ts_ns
-            self._count(session, payload)
+            self._count(session, payload, ts_ns)
         # Records first: at a session's end holes are handed over (closed, opened anew), and then it is over.
         for record in mapped.records:
             if is_counted:
@@ -196,7 +197,7 @@ class ConnectionMeasure:
             counts.silences += 1
             counts.silent_ns += length_ns - SILENCE_NS_MAX
 
-    def _count(self, session: int, payload: bytes) -> None:
+    def _count(self, session: int, payload: bytes, ts_ns: int) -> None:
         place = self._reader.place(payload)
         if place is None:
             self.counts.unreadable += self._is_counted
@@ -213,7 +214,10 @@ class ConnectionMeasure:
         if place.begins:
             count.begin()
         if place.seq:
+            frames = count.frames
             count.observe(place.seq)
+            if count.frames > frames:
+                self._counted_ns[key] = ts_ns
         if place.ends:
             self._end_count(key)
 
@@ -351,14 +355,15 @@ class ConnectionMeasure:
         Args:
             channel: "" = of each ticker the one that says how it is covered.
         """
-        proven = {(proof.session, proof.sid) for proof in self.proofs() if proof.is_proven}
+        proofs = self.proofs()
+        proven = {key: self._counted_ns.get(key, 0) for key in ((one.session, one.sid) for one in proofs if one.is_proven)}
         first, last = self.counts.first_ns, self.counts.last_ns
         found: dict[str, tuple[Span, ...]] = {}
         for ticker, watch in sorted(self.tickers.items()):
             if not watch.timelines or (channel and channel not in watch.timelines):
                 continue
             filled = [(one.gap_id, one.start_ns, one.end_ns) for one in repairs if not one.tickers or ticker in one.tickers]
-            found[ticker] = watch.timelines[channel or watch.channel].spans(first, last, proven.__contains__, filled)
+            found[ticker] = watch.timelines[channel or watch.channel].spans(first, last, lambda key: proven.get(key, 0), filled)
         return found
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-RULES: Final = 1
+RULES: Final = 2
+"""2: a count proves nothing behind its last frame."""
 PPM: Final = 1_000_000
 FORMULA: Final = (
     "score = (60 coverage + 15 sequence + 10 records + 5 books + 10 trades) / 100, each part 0 to 1; a part that was not"
