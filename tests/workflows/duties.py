@@ -31,7 +31,7 @@ class Duties(Week):
     """A week with gaps and keys in its journal; `asked` are the gaps that its connector was asked for."""
 
     def __init__(self) -> None:
-        super().__init__(ENV, PATIENT)
+        super().__init__(ENV)
         self.clock = ManualClock(T0)
         self.asked: list[str] = []
         self.troubles: dict[str, list[Exception]] = {}

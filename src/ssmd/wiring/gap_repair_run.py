@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ssmd.clock import Clock, date_of
+from ssmd.clock import Clock
 from ssmd.errors import Misconfigured, Rejected, SsmdError
 from ssmd.identifiers import RandomBytes
 from ssmd.projections.queries import GapLine
@@ -16,6 +16,7 @@ from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.gap_repair import GAPS_MAX, Wanted, find_gap, gaps_to_repair
 from ssmd.wiring.trading_day import day_procedure
 from ssmd.wiring.views import asking_views
+from ssmd.workflows.orders import FAILURES_MAX
 
 
 class GapOutcome(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class GapOutcome(msgspec.Struct, frozen=True):
 
 
 async def repair_one(procedure: DayProcedure, gap_id: str, connection: str, date: str) -> str:
-    """Have one gap repaired; "repaired", "already" or "nothing". It is looked at again: somebody may have been quicker.
+    """Have one gap repaired, of which only the name is known; "repaired", "already" or "nothing".
 
     Raises:
         Rejected: it cannot be, for good. Unavailable: not now.
@@ -58,7 +59,7 @@ async def repair_gaps(
     say: Callable[[str], None],
     is_dry: bool = False,
 ) -> list[GapOutcome]:
-    """Have gaps repaired, the latest first; one that cannot be does not keep the next from it.
+    """Have gaps repaired, the latest first; one that cannot be does not keep the next from it, FAILURES_MAX in a row do.
 
     Args:
         say: told how far it is.
@@ -83,12 +84,17 @@ async def repair_gaps(
             outcome = await _tried(procedure, gap)
             say(f"{number} of {len(found)}: gap {gap.gap_id} {outcome.result}{f': {outcome.detail}' if outcome.detail else ''}")
             outcomes.append(outcome)
+            if [one.result for one in outcomes[-FAILURES_MAX:]] == ["failed"] * FAILURES_MAX:
+                break
     return outcomes
 
 
 async def _tried(procedure: DayProcedure, gap: GapLine) -> GapOutcome:
     try:
-        result = await repair_one(procedure, gap.gap_id, gap.connection, date_of(gap.start_ns))
+        if procedure.repair is None:
+            raise Misconfigured(f"nobody can be asked to repair gap {gap.gap_id}")
+        # Somebody may have repaired it since: its connector knows.
+        result = await procedure.repair(gap)
     except SsmdError as error:
         return _outcome(gap, "refused" if isinstance(error, Rejected) else "failed", error.message)
     return _outcome(gap, result, "")

@@ -133,6 +133,10 @@ class SyncOrder:
     patience: Patience = field(default_factory=Patience)
 
 
+FAILURES_MAX: Final = 3
+"""After so many gaps in a row that failed, whoever is away is left alone until the next run."""
+
+
 @dataclass(frozen=True)
 class RepairOrder:
     """Have gaps repaired that no connector repaired by itself.

@@ -1,6 +1,7 @@
 """Workflow GapRepair: has the gaps repaired that no connector repaired by itself, one after another.
 
-One that cannot be repaired does not keep the next from being asked for; what failed is found again by the next run.
+One that cannot be repaired does not keep the next from being asked for. Where several in a row fail, venue or connector
+are away: the rest is not asked for. What failed or was not asked for is found again by the next run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from ssmd.workflows.failures import cause_of, rule_of
-    from ssmd.workflows.orders import GapName, Patience, Repaired, RepairOrder, RepairProgress, Unrepaired
+    from ssmd.workflows.orders import (
+        FAILURES_MAX,
+        GapName,
+        Patience,
+        Repaired,
+        RepairOrder,
+        RepairProgress,
+        Unrepaired,
+    )
 
 REPAIR_S = 300.0
 """Of one try: more than its connector is given."""
@@ -45,6 +54,8 @@ class GapRepair:
         for gap in found.gaps:
             self._tell(gap.gap_id, len(found.gaps), outcomes)
             outcomes.append(await self._repaired(order, gap))
+            if [one.result for one in outcomes[-FAILURES_MAX:]] == ["failed"] * FAILURES_MAX:
+                break
         self._tell("", len(found.gaps), outcomes)
         return outcomes
 
