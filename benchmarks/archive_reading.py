@@ -12,8 +12,8 @@ export       records/s to Parquet; baseline = decode to objects alone
 book         `book_at` on a day of 10 million book changes of 64 tickers (--changes), in a directory, by its sidecars: wall
              milliseconds of 20 instants spread over the day, in a process of its own; also without the sidecars, once
 command      `ssmd data book` on the same day, from the start of its process to its end: wall milliseconds, the median of
-             rounds that alternate with a bare interpreter (`python -c pass`) and `ssmd data book --help`, so that what the
-             book takes stands beside what any command takes
+             rounds that alternate with a bare interpreter (`python -c pass`), one that imports what any command line of
+             typer does (with pydantic), and `ssmd data book --help`: what the book takes stands beside what others take
 inventory    `queries.days_inventory` of 1,000 days, wall milliseconds, the median of five
 RSS          peak of the process, with the day itself held in memory; of the book's process, and of who made its sidecars
 
@@ -316,8 +316,10 @@ def book_command(workspace: Path, changes: int, rounds: int = 15) -> dict[str, f
     ssmd = [sys.executable, "-m", "ssmd", "data", "book"]
     at = str(SESSION + changes * 8_000 // 2)
     asked = [*ssmd, "--ticker", ticker(5), "--at", at, "-o", "json"]
-    bare, framed, whole = alternating(rounds, [interpreter, [*ssmd, "--help"], asked], workspace)
+    typer_alone = [sys.executable, "-c", "import typer; from typer import _adapters"]
+    bare, typed, framed, whole = alternating(rounds, [interpreter, typer_alone, [*ssmd, "--help"], asked], workspace)
     return {
+        "typer_ms": typed,
         "command_ms": whole,
         "command_help_ms": framed,
         "interpreter_ms": bare,
@@ -377,7 +379,7 @@ def show(figures: dict[str, float]) -> list[dict[str, Any]]:
     ):
         found = figures[key]
         if key == "command_ms":
-            beside = f"{limit} ms; {figures['interpreter_ms']:,.0f} ms, bare interpreter"
+            beside = f"{limit} ms; {figures['interpreter_ms']:,.0f} python, {figures['typer_ms']:,.0f} typer"
             told(found / limit, what, f"{found:,.0f} {unit}", beside, 1, is_most=True)
             continue
         told(found / limit, what, f"{found:,.0f} {unit}", f"{limit} {unit}, the limit", 1, is_most=True)

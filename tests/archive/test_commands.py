@@ -133,6 +133,18 @@ def test_book(ssmd: Callable[..., Called], world: Any) -> None:
     assert (called.status, "no snapshot of the book of NOPE" in called.err) == (1, True)
 
 
+def test_a_question_of_the_archive_starts_without_what_only_services_need(world: Any) -> None:
+    """Importing these would double what a short command takes."""
+    heavy = ("structlog", "rich", "nats", "redis", "pyarrow", "temporalio", "starlette", "opentelemetry", "capnp")
+    given = ["data", "book", "--ticker", "A-1", "--at", str(world.lines[40].entry.ts_recv_ns), "-o", "json"]
+    code = (
+        f"import sys; from ssmd.cli.app import main; status = main({given!r}); "
+        f"found = sorted({set(heavy)!r} & set(sys.modules)); print(status, found, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "0 []"
+
+
 def test_a_bot_plays_an_archived_day_over_the_venues_protocol(world: Any) -> None:
     command = [sys.executable, "-m", "ssmd", "simulate", "kalshi", "--date", DATE, "--no-auth", "--speed", "max", "-o", "json"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -100,10 +100,11 @@ def _requested() -> Generator[None]:
     import sys  # noqa: PLC0415 - as below
 
     from ssmd.telemetry import request, tracing  # noqa: PLC0415 - keeps --help quick
-    from ssmd.telemetry.logging import configure_logging, log_level  # noqa: PLC0415
 
     invocation = _AT_WORK.get() or Invocation()
     if invocation.variables.get("SSMD_LOG_LEVEL"):
+        from ssmd.telemetry.logging import configure_logging, log_level  # noqa: PLC0415 - as above
+
         configure_logging("cli", invocation.clock, sys.stderr, level=log_level(invocation.variables))
     end = tracing.begin("cli", invocation.actor(), invocation.env, invocation.variables)
     try:

@@ -19,6 +19,7 @@ import structlog
 
 from ssmd.clock import Clock, iso_of
 from ssmd.errors import Misconfigured
+from ssmd.telemetry import request
 
 Level = Literal["debug", "info", "warning", "error"]
 WITHHELD = "[withheld]"
@@ -83,7 +84,13 @@ def configure_logging(component: str, clock: Clock, stream: TextIO, *, level: Le
 
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, complete, render],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _with_request,
+            structlog.processors.format_exc_info,
+            complete,
+            render,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(file=stream),
         # A logger made before this call must follow it.
@@ -93,6 +100,12 @@ def configure_logging(component: str, clock: Clock, stream: TextIO, *, level: Le
     root.handlers = [_Forward()]
     # Libraries are only heard when something is wrong, unless everything is wanted.
     root.setLevel(logging.DEBUG if threshold == logging.DEBUG else max(threshold, logging.WARNING))
+
+
+def _with_request(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in request.fields().items():
+        event.setdefault(name, value)
+    return event
 
 
 class _Forward(logging.Handler):

@@ -13,7 +13,6 @@ from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -23,6 +22,7 @@ from opentelemetry.trace import Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ssmd import __version__
+from ssmd.telemetry import request
 from ssmd.telemetry.logging import withhold
 from ssmd.telemetry.tracing import Tracer, Value
 
@@ -43,7 +43,7 @@ class _Ids(RandomIdGenerator):
     """Gives a trace the id of the request at hand."""
 
     def generate_trace_id(self) -> int:
-        correlation_id = structlog.contextvars.get_contextvars().get("correlation_id", "")
+        correlation_id = request.current()
         return trace_id_of(correlation_id) if correlation_id else super().generate_trace_id()
 
 
@@ -64,7 +64,7 @@ class OpenTelemetry:
 
     @contextmanager
     def _span(self, name: str, parent: Mapping[str, str] | None, attributes: Mapping[str, Value]) -> Generator[None]:
-        correlation_id = structlog.contextvars.get_contextvars().get("correlation_id", "")
+        correlation_id = request.current()
         shown = {f"ssmd.{key}": _shown(key, value) for key, value in attributes.items()}
         if correlation_id:
             shown["ssmd.correlation_id"] = correlation_id
