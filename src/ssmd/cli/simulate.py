@@ -95,7 +95,7 @@ def kalshi(
     Signatures are checked against a key made for this workspace, and against --public-key. Faults on demand: POST to
     /simulator/faults a kind (drop-connection, drop-frame, duplicate-frame, stall, bad-json, rest-429, rest-500, ...), with
     after_frames, count, stall_ms where wanted. Markets change on demand: POST to /simulator/orders a kind (close, pause,
-    resume, extend, determine, dispute, amend, list, vanish, pause-trading, ...), with ticker or count.
+    resume, extend, determine, dispute, amend, list, combo, vanish, pause-trading, ...), with ticker or count.
     """
     from ssmd.identifiers import system_random  # noqa: PLC0415 - keeps --help quick
     from ssmd.telemetry.logging import configure_logging  # noqa: PLC0415 - as above
