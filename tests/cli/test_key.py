@@ -109,6 +109,25 @@ def test_a_keys_life(ssmd: Ssmd, small: str, workspace: Path, monkeypatch: pytes
     ]
 
 
+def test_one_command_line_is_one_request_in_journal_and_log(
+    ssmd: Ssmd, small: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ssmd("key", "init").err.count("{") == 0  # nobody asked for logs
+    monkeypatch.setenv("SSMD_LOG_LEVEL", "info")
+    called = ssmd("key", "set", "token", "--insecure-argument", f"token={PLANTED[1]}")
+    told = [json.loads(line) for line in called.err.splitlines() if line.startswith("{")]
+    ssmd("key", "set", "token", "--insecure-argument", f"token={PLANTED[2]}")
+    monkeypatch.delenv("SSMD_LOG_LEVEL")
+    events = json.loads(ssmd("journal", "show", "--aggregate", "key/token", "-o", "json").out)
+    events = [one["envelope"] for one in events]
+    requests = [one["correlation_id"] for one in events]
+    assert len(set(requests[-2:])) == 2, "each command line is a request of its own"
+    assert [(line["event"], line["component"], line["types"], line["correlation_id"]) for line in told] == [
+        ("appended", "cli", ["key.set.v1"], requests[-2])
+    ]
+    assert told[0]["event_ids"] == [events[-2]["id"]]
+
+
 def test_verify_names_what_is_wrong(ssmd: Ssmd, small: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ssmd("key", "init")
     found = ssmd("key", "verify", "-o", "json")
@@ -133,6 +152,9 @@ def test_verify_names_what_is_wrong(ssmd: Ssmd, small: str, workspace: Path, mon
     (expired,) = json.loads(ssmd("key", "verify", "token", "-o", "json").out)
     assert (expired["problems"], expired["notes"]) == (["expired 199 days ago"], ["older than 90 days: rotate it"])
     assert infos(ssmd)["token"]["is_good"] is False
+    ssmd("key", "verify", "token")
+    audit = [one for one in json.loads(ssmd("key", "audit", "token", "-o", "json").out) if one["event"] == "expiry-noticed"]
+    assert [one["detail"] for one in audit] == ["finding: expired", "finding: rotation-due"]
 
 
 def test_a_value_that_somebody_else_changed_is_told(ssmd: Ssmd, small: str, workspace: Path) -> None:
