@@ -259,11 +259,22 @@ async def load(venues: Venues, directory: Path, seconds: float) -> dict[str, Any
             "rss_mb": round(kept[-1][1]),
             "rss_slope_mb_h": round(slope([(at, rss) for at, rss, _, _ in kept]) * 3600, 2),
             "tasks": [min(one[2] for one in kept), max(one[2] for one in kept)],
-            "backlog_max": max(one[3] for one in kept),
+            **backlog_of([one[3] for one in kept]),
         }
     finally:
         await group.stop()
         await asyncio.wait({running}, timeout=60)
+
+
+def backlog_of(samples: list[int]) -> dict[str, int]:
+    """Entries on the tape that the streams had not acknowledged. They wait there, not in memory."""
+    ordered = sorted(samples)
+    return {
+        "backlog_median": ordered[len(ordered) // 2],
+        "backlog_p99": ordered[len(ordered) * 99 // 100],
+        "backlog_max": ordered[-1],
+        "backlog_last_minute": min(samples[-60:]),
+    }
 
 
 def tidy(directory: Path) -> None:
@@ -319,7 +330,10 @@ def judge(figures: dict[str, Any]) -> bool:
         good &= markets["rss_peak_mb"] <= RSS_MAX_MB and markets["sessions"] == markets["connections"]
     if loaded := figures.get("load"):
         fewest, most = loaded["tasks"]
-        good &= most - fewest <= 2 and loaded["backlog_max"] <= BACKLOG_MAX * 10 and loaded["sessions"] == 1
+        good &= most - fewest <= 2 and loaded["sessions"] == 1
+        # A machine that is busy with other things for seconds makes a peak; what may not be is one that stays.
+        good &= loaded["backlog_median"] <= BACKLOG_MAX and loaded["backlog_p99"] <= BACKLOG_MAX * 10
+        good &= loaded["backlog_last_minute"] <= BACKLOG_MAX
         if loaded["seconds"] >= 600:
             good &= abs(loaded["rss_slope_mb_h"]) <= SLOPE_MAX_MB_H
     return good
