@@ -31,7 +31,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.exchanges.kalshi.rest import Limits
 from ssmd.identifiers import system_random
 from ssmd.services.embedded_servers import start_nats
-from ssmd.services.kalshi_rest.client import KalshiRest
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAccount
 from ssmd.services.secmaster.kalshi_markets import KalshiMarkets
 from ssmd.services.secmaster.sync import SyncParts, sync
 from ssmd.services.secmaster.venue import Scope
@@ -132,12 +132,11 @@ async def bare(url: str, events: int) -> float:
     return time.perf_counter() - started
 
 
-class Unpaced(KalshiRest):
-    """The venue's rate limit would be what is measured."""
-
-    async def _turn(self) -> int:
-        self._bucket.change(Limits(1_000_000, 1_000_000), self._clock.monotonic_ns())
-        return await super()._turn()
+def unpaced(clock: SystemClock) -> RestAccount:
+    """Of a venue without limits: else they would be what is measured."""
+    account = RestAccount(clock)
+    account.use(Limits(1_000_000, 1_000_000))
+    return account
 
 
 async def measured(url: str, journal: NatsJournal, listings: Listings, run: str) -> tuple[float, int]:
@@ -149,7 +148,7 @@ async def measured(url: str, journal: NatsJournal, listings: Listings, run: str)
         nonlocal written
         written = so_far
 
-    async with Unpaced(url, None, clock, system_random) as client:
+    async with KalshiRest(url, None, clock, system_random, account=unpaced(clock)) as client:
         application = Application(journal, CATALOGUE, clock, system_random)
         parts = SyncParts("kalshi", KalshiMarkets(client), listings, application, say)
         started = time.perf_counter()

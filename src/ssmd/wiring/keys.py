@@ -302,7 +302,7 @@ class Keys:
 
 def _audit_line(envelope: Envelope) -> AuditLine:
     data = msgspec.json.decode(envelope.data)
-    told = ((field, data.get(field)) for field in ("process", "is_good", "detail", "reason", "previous"))
+    told = ((field, data.get(field)) for field in ("process", "is_good", "finding", "detail", "reason", "previous"))
     words = {True: "yes", False: "no"}
     return AuditLine(
         envelope.ts_ns,
