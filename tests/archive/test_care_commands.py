@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import shutil
 import sys
@@ -208,6 +209,22 @@ def test_a_day_is_renormalized_by_a_later_mapper(ssmd: Ssmd, world: Any, monkeyp
     assert (called.status, "no records that mapper 9 made" in called.err) == (1, True)
     called = ssmd("data", "replay", "--date", DATE, "--mapper", "1")
     assert (called.status, "belong to --kind records" in called.err) == (2, True)
+
+
+def test_one_run_at_a_time_and_what_a_killed_one_left_is_removed(ssmd: Ssmd, world: Any) -> None:
+    spool = world.storage._root.parent / "spool"
+    for name, arguments in (("renormalize", ("--date", DATE)), ("verify --repair", ())):
+        directory = spool / name.rpartition("--")[2]
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "left").write_bytes(b"half")
+        if "repair" in name:
+            next((world.storage._root / "raw").rglob("*.jsonl.zst")).unlink()
+        with directory.with_name(f"{directory.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            called = ssmd("data", *name.split(), *arguments)
+            assert (called.status, f"another process makes files in {directory}" in called.err) == (2, True)
+        assert ssmd("data", *name.split(), *arguments).status == 0
+        assert list(directory.iterdir()) == []
 
 
 def test_an_open_day_is_left_as_it_is(ssmd: Ssmd, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

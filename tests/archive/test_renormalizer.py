@@ -15,6 +15,7 @@ from ssmd.application.handler import Application
 from ssmd.archive.keys import parse_segment
 from ssmd.archive.reading import Wanted, record_contents, records
 from ssmd.archive.record_segments import Making, PartitionWriter
+from ssmd.archive.record_standing import RecordStanding, with_raw_event, with_record_event
 from ssmd.archive.shelf_manifest import KINDS, raw_shelf, read_manifest
 from ssmd.archive.storage import PutResult, Storage
 from ssmd.archive.storage_local import LocalStorage
@@ -408,6 +409,43 @@ async def test_an_older_ssmd_does_not_take_the_place_of_newer_records(make_world
     assert (found.is_well, told.state, told.why_not) == (
         False, "left", f"mapper {NEW} made its records, this ssmd has mapper {OLD}",
     )  # fmt: skip
+
+
+async def test_without_its_raw_lines_a_day_is_left_as_it_is(make_world: Any, tmp_path: Path) -> None:
+    """Made from nothing, the new version would be nothing, and take the place of all there is."""
+    world = make_world()
+    await world.session(count=60)
+    await world.complete()
+    lines = await objects(world.storage, "raw/")
+    await world.handle("raw", DATE, "main", archive.RecordPruning(tuple(lines), 1, "old"))
+    for key in lines:
+        await world.storage.delete(key)
+    await world.manifests()
+    found = await renormalize(world, tmp_path / "renormalize")
+    assert [(one.state, one.why_not) for one in found.partitions] == [
+        ("left", "its raw lines were pruned: nothing to make records from"),
+    ]  # fmt: skip
+    assert not found.is_well
+    assert await read(world.storage) == in_order(world.records)
+
+
+def test_raw_lines_that_end_before_the_records_are_not_enough() -> None:
+    file = archive.SegmentFile(
+        f"normalized/test/kalshi/market-v1/trade/m{OLD}/2026/05/14/main-ab-{1:020}-{9:020}.capnp.zst",
+        "trade", 1, "ab", 1, "cd", 1, 1, 1,
+    )  # fmt: skip
+
+    def sealed(last_n: int) -> archive.SegmentSealed:
+        return archive.SegmentSealed("ab", 1, 9, "m", (file,), (archive.SessionReached(7, last_n),))
+
+    standing = RecordStanding("main")
+    for event in (sealed(20), sealed(15), archive.Completed("day-mark", 1, 1, 1)):
+        standing = with_record_event(standing, event)
+    for event in (sealed(12), archive.Completed("day-mark", 1, 1, 1)):
+        standing = with_raw_event(standing, event)
+    assert standing.why_not(NEW, DATE) == "its raw lines end at entry 12 of session 7, records at 20"
+    assert with_raw_event(standing, sealed(20)).why_not(NEW, DATE) == ""
+    assert standing.is_due(NEW)
 
 
 async def test_a_damaged_raw_archive_gives_no_new_version(make_world: Any, tmp_path: Path) -> None:

@@ -14,7 +14,12 @@ _END_DAY: Final = "ssmd day end"
 
 
 class RecordStanding(msgspec.Struct, frozen=True):
-    """`current`: key -> file of what readers get; `sealed`: files sealed so far; `is_raw_complete`: of its raw lines."""
+    """The records of a partition, and the raw lines they would be made from.
+
+    Attributes:
+        current: key -> file of what readers get; sealed: files sealed so far.
+        reached, raw_reached: session -> last entry, of the records and of the raw lines.
+    """
 
     partition: str
     current: Mapping[str, archive.SegmentFile] = {}
@@ -22,6 +27,9 @@ class RecordStanding(msgspec.Struct, frozen=True):
     is_complete: bool = False
     is_raw_complete: bool = False
     is_pruned: bool = False
+    is_raw_pruned: bool = False
+    reached: Mapping[int, int] = {}
+    raw_reached: Mapping[int, int] = {}
 
     @property
     def mappers(self) -> tuple[int, ...]:
@@ -37,6 +45,13 @@ class RecordStanding(msgspec.Struct, frozen=True):
             return "its records were pruned" if self.is_pruned else ""
         if not self.is_complete or not self.is_raw_complete:
             return f"its day is open: {_END_DAY} --date {date}"
+        if self.is_raw_pruned:
+            return "its raw lines were pruned: nothing to make records from"
+        for session, last_n in self.reached.items():
+            if self.raw_reached.get(session, 0) < last_n:
+                return (
+                    f"its raw lines end at entry {self.raw_reached.get(session, 0)} of session {session}, records at {last_n}"
+                )
         return ""
 
     def is_due(self, mapper: int) -> bool:
@@ -50,7 +65,8 @@ def with_record_event(held: RecordStanding, event: object) -> RecordStanding:
     match event:
         case archive.SegmentSealed(files=files):
             current = {**held.current, **{file.key: file for file in files}}
-            return replace(held, current=current, sealed=held.sealed + len(files), is_pruned=False)
+            reached = _reached(held.reached, event)
+            return replace(held, current=current, sealed=held.sealed + len(files), is_pruned=False, reached=reached)
         case archive.Renormalized(files=files):
             return replace(held, current={file.key: file for file in files})
         case archive.Repaired(key=key, file=file) if file is not None and key in held.current:
@@ -69,10 +85,22 @@ def with_record_event(held: RecordStanding, event: object) -> RecordStanding:
 
 def with_raw_event(held: RecordStanding, event: object) -> RecordStanding:
     """`held` after an event of the partition's raw aggregate."""
+    replace = msgspec.structs.replace
     match event:
+        case archive.SegmentSealed():
+            return replace(held, raw_reached=_reached(held.raw_reached, event))
         case archive.Completed():
-            return msgspec.structs.replace(held, is_raw_complete=True)
+            return replace(held, is_raw_complete=True)
         case archive.Reopened():
-            return msgspec.structs.replace(held, is_raw_complete=False)
+            return replace(held, is_raw_complete=False)
+        case archive.Pruned():
+            return replace(held, is_raw_pruned=True)
         case _:
             return held
+
+
+def _reached(before: Mapping[int, int], event: archive.SegmentSealed) -> dict[int, int]:
+    after = dict(before)
+    for one in event.sessions:
+        after[one.session] = max(after.get(one.session, 0), one.last_n)
+    return after

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ssmd.application.handler import Application
 from ssmd.clock import DayCalendar
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.errors import Unavailable
 from ssmd.services.renormalizer import Progress, Renormalization, Renormalizer
 from ssmd.wiring.archive_access import archive_of
 from ssmd.wiring.archive_care import renew_manifests
 from ssmd.wiring.backends import reading_journal
+from ssmd.wiring.own_spool import own_spool
 from ssmd.wiring.tape import mapper_of
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ async def renormalize_day(
         mapper: version to compare with, 0 = the current records.
 
     Raises:
-        As `Renormalizer.run`; Unavailable also when the spool cannot be written.
+        As `Renormalizer.run` and `own_spool`.
     """
     document = environment.document
     calendar = DayCalendar(document.timezone)
-    spool = environment.directory / "spool" / "renormalize"
     async with AsyncExitStack() as stack:
+        spool = stack.enter_context(own_spool(environment, "renormalize"))
         storage = archive_of(environment, asker.variables)
         stack.push_async_callback(storage.close)
         journal = await stack.enter_async_context(reading_journal(environment, asker.variables, asker.say))
@@ -51,11 +51,7 @@ async def renormalize_day(
             spool,
             asker.actor,
         )
-        try:
-            spool.mkdir(parents=True, exist_ok=True)
-            found = await renormalizer.run(date, is_dry=is_dry, mapper=mapper, progress=progress)
-        except OSError as error:
-            raise Unavailable(f"{spool}: {error.strerror or error}", mend="make room, or the directory writable") from error
+        found = await renormalizer.run(date, is_dry=is_dry, mapper=mapper, progress=progress)
         if not is_dry:
             await renew_manifests(environment, journal, storage)  # also what a run that was killed left unwritten
         return found

@@ -15,6 +15,7 @@ from ssmd.services.repairer import Repairer, journal_verified
 from ssmd.wiring.archive_access import archive_of
 from ssmd.wiring.archive_care import renew_manifests
 from ssmd.wiring.backends import open_transport, reading_journal
+from ssmd.wiring.own_spool import own_spool
 from ssmd.wiring.replica import open_replica
 from ssmd.wiring.tape import TAPES, mapper_of
 
@@ -39,7 +40,7 @@ async def repair_archive(
     """Check, mend, check again; every damage, repair and sound partition is journaled.
 
     Raises:
-        Unavailable: journal or storage are away.
+        Unavailable: journal or storage are away. Misconfigured: another process repairs this archive.
     """
     async with AsyncExitStack() as stack:
         storage = archive_of(environment, asker.variables)
@@ -51,8 +52,7 @@ async def repair_archive(
 
         before = await verifier.verify(storage, journal, scope, checked)
         application = Application(journal, CATALOGUE, asker.clock, asker.random, environment.config)
-        spool = environment.directory / "spool" / "repair"
-        spool.mkdir(parents=True, exist_ok=True)
+        spool = stack.enter_context(own_spool(environment, "repair"))
         repairs: list[Repair] = []
         if before.findings:
             made = Made(
