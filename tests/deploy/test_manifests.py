@@ -219,3 +219,34 @@ def test_a_sealed_secret_fits_its_definition(crds: dict[str, Any], scope: str) -
     key = load_certificate(certificate_of(rsa.generate_private_key(public_exponent=65537, key_size=2048)), NOW_NS)
     document = sealed_secret(SealedName("ssmd-kalshi", "ssmd", scope), {"api_key": Secret("x")}, key, system_random)
     jsonschema.validate(document, crds["SealedSecret"])
+
+
+def test_the_servers_values_keep_what_the_promises_rest_on() -> None:
+    """Three nodes each; the journal syncs every append, market data does not; no password, everything bounded."""
+    values = {path.stem: yaml.safe_load(path.read_text()) for path in (DEPLOY / "values").glob("*.yaml")}
+    assert set(values) == {"nats-journal", "nats-transport", "redis", "temporal"}
+    for name in ("nats-journal", "nats-transport"):
+        config = values[name]["config"]
+        assert config["cluster"] == {"enabled": True, "replicas": 3}
+        assert config["jetstream"]["fileStore"]["pvc"]["enabled"] is True
+        assert config["merge"]["00$include"] == "/etc/ssmd-auth/auth.conf"
+        assert values[name]["podTemplate"]["topologySpreadConstraints"]["kubernetes.io/hostname"] == {
+            "maxSkew": 1,
+            "whenUnsatisfiable": "DoNotSchedule",
+        }
+        tag = values[name]["container"]["image"]["tag"]
+        assert tuple(map(int, tag.partition("-")[0].split("."))) >= (2, 12), "older servers have no atomic batches"
+        assert set(values[name]["container"]["merge"]["resources"]["limits"]) == {"cpu", "memory"}
+    journal, transport = (values[f"nats-{name}"]["config"]["jetstream"] for name in ("journal", "transport"))
+    assert journal["merge"]["sync_interval"] == "always"
+    assert "sync_interval" not in transport.get("merge", {})
+    cache = values["redis"]
+    assert "maxmemory-policy noeviction" in cache["valkeyConfig"]
+    assert "appendonly yes" in cache["valkeyConfig"]
+    persistence = values["temporal"]["server"]["config"]["persistence"]
+    for one in ("default", "visibility"):
+        assert persistence[one]["sql"]["existingSecret"] == "ssmd-temporal-database"
+        assert "password" not in persistence[one]["sql"]
+    for name in ("redis", "temporal"):
+        resources = cache["resources"] if name == "redis" else values["temporal"]["server"]["resources"]
+        assert set(resources["limits"]) == {"cpu", "memory"}
