@@ -34,6 +34,10 @@ STAGES: Final[dict[str, Stage]] = {
 """Kalshi's market status -> ours. A pause is the exchange's state, not the market's master data."""
 
 
+_ABSENT: Final = msgspec.Raw()
+"""Of every field that a row lacks, the very same: told apart by identity."""
+
+
 class RestMarket(msgspec.Struct, gc=False):
     """What is read of a market; anything else in it is passed by.
 
@@ -53,22 +57,22 @@ class RestMarket(msgspec.Struct, gc=False):
     settlement_value_dollars: str | None = None
     settlement_ts: str | None = None
     can_close_early: bool | None = None
-    cap_strike: msgspec.Raw = msgspec.Raw()
-    custom_strike: msgspec.Raw = msgspec.Raw()
+    cap_strike: msgspec.Raw = _ABSENT
+    custom_strike: msgspec.Raw = _ABSENT
     early_close_condition: str | None = None
     exchange_index: int | None = None
     fee_waiver_expiration_time: str | None = None
-    floor_strike: msgspec.Raw = msgspec.Raw()
+    floor_strike: msgspec.Raw = _ABSENT
     functional_strike: str | None = None
     is_provisional: bool | None = None
     market_type: str | None = None
     mve_collection_ticker: str | None = None
-    mve_selected_legs: msgspec.Raw = msgspec.Raw()
+    mve_selected_legs: msgspec.Raw = _ABSENT
     no_sub_title: str | None = None
     notional_value_dollars: str | None = None
     occurrence_datetime: str | None = None
     price_level_structure: str | None = None
-    price_ranges: msgspec.Raw = msgspec.Raw()
+    price_ranges: msgspec.Raw = _ABSENT
     rules_primary: str | None = None
     rules_secondary: str | None = None
     settlement_bounds_type: str | None = None
@@ -165,7 +169,7 @@ def observation_of(market: RestMarket, event: RestEvent, category: str = "") -> 
         if value.__class__ is str:
             if value:
                 attributes[_NAMES[at]] = value
-        elif value is not None and (text := text_of(value)) is not None:
+        elif value is not None and value is not _ABSENT and (text := text_of(value)) is not None:
             attributes[_NAMES[at]] = text
     close_ns = _time(market.close_time)
     shown = Market(
