@@ -180,24 +180,22 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
     found = _digest(data[offset : offset + _DIGEST_START], data[offset + 80 : body_start], body)
     if found != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
-    at, end = 0, len(body)
-    kinds: list[int] = []
-    times: list[int] = []
-    payloads: list[bytes] = []
-    unpack, add_kind, add_time, add_payload = _ENTRY.unpack_from, kinds.append, times.append, payloads.append
+    at, end, count, done = 0, len(body), header.entries_count, 0
+    if count * ENTRY_OVERHEAD_BYTES > end:
+        raise Malformed(f"block of session {header.session}: {count} entries told, in {end} bytes")
+    kinds, times, payloads = [0] * count, [0] * count, [b""] * count
+    unpack = _ENTRY.unpack_from
     try:
-        for _ in range(header.entries_count):
-            kind, ts_ns, size = unpack(body, at)
+        for done in range(count):
+            kinds[done], times[done], size = unpack(body, at)
             start = at + ENTRY_OVERHEAD_BYTES
             at = start + size
-            add_kind(kind)
-            add_time(ts_ns)
-            add_payload(body[start:at])
+            payloads[done] = body[start:at]
     except struct.error as error:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds)} is cut") from error
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + done} is cut") from error
     if at > end:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + len(kinds) - 1} is cut")
+        raise Malformed(f"block of session {header.session}: entry {header.first_n + done} is cut")
     if at < end:
-        raise Malformed(f"block of session {header.session}: {end - at} bytes follow its {len(kinds)} entries")
-    numbers = range(header.first_n, header.first_n + len(kinds))
+        raise Malformed(f"block of session {header.session}: {end - at} bytes follow its {count} entries")
+    numbers = range(header.first_n, header.first_n + count)
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)

@@ -99,9 +99,14 @@ class Frames(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def size_bytes(self) -> int:
         """How long the lines will be, when all are JSON."""
         count = len(self.times)
-        fixed = len(_line(self.conn, self.session, self.newline) % (0, 0, b"")) - 2
         newlines = count if self.newline else count - 1
-        return count * fixed + _digits(self.numbers) + _digits(self.times) + len(self.lines) - newlines
+        return (
+            count * _fixed_bytes(self.conn, self.session, self.newline)
+            + _digits(self.numbers)
+            + _digits(self.times)
+            + len(self.lines)
+            - newlines
+        )
 
     def encode(self) -> bytes:
         """The lines of the archive."""
@@ -164,6 +169,12 @@ def _line(conn: bytes, session: int, newline: bool) -> bytes:
     """A line as a format of receive time, number and frame."""
     flag = b',"newline":true' if newline else b""
     return b'{"ts_recv_ns":%%d%b%%d%b,"frame":%%b}\n' % (_where(conn, session).replace(b"%", b"%%"), flag)
+
+
+@lru_cache(1024)
+def _fixed_bytes(conn: bytes, session: int, newline: bool) -> int:
+    """How long a line is but for receive time, number and frame."""
+    return len(_line(conn, session, newline) % (0, 0, b"")) - 2
 
 
 def _encode_entry(where: bytes, kind: int, n: int, ts_recv_ns: int, payload: bytes) -> bytes:

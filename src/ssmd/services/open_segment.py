@@ -18,7 +18,7 @@ from ssmd.archive.segment_files import FinishedFile, Piece, SegmentFiles
 from ssmd.errors import Unavailable
 from ssmd.services.spool_process import RemoteFiles, SpoolProcess
 
-SPILL_BYTES: Final = 4 * FRAME_BYTES_MAX
+SPILL_BYTES: Final = 2 * FRAME_BYTES_MAX
 
 
 class OpenSegment:

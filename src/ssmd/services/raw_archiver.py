@@ -61,8 +61,8 @@ class RawIntake:
             return None
         block = decode_columns(message.payload)
         kinds = set(block.kinds)
-        if unknown := kinds - _KINDS:
-            raise Malformed(f"entries of kind {sorted(unknown)} are unknown to this version", mend="upgrade ssmd")
+        if not kinds <= _KINDS:
+            raise Malformed(f"entries of kind {sorted(kinds - _KINDS)} are unknown to this version", mend="upgrade ssmd")
         return Unit(
             connection=connection,
             session=block.session,

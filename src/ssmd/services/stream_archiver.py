@@ -41,6 +41,9 @@ POLL_S: Final = 0.1
 EMPTY_POLLS: Final = 10
 """So many reads without a message mean that no unknown connection has one, where the stream's last one is another feed's."""
 
+BREATH_BYTES: Final = 128 << 10
+"""After so much the socket is looked at, some 1 ms later: else the server waits for us, and then we for the server."""
+
 HOLD_SECONDS: Final = 5.0
 FLUSH_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
@@ -238,7 +241,11 @@ class StreamArchiver:
             return
         self._patience.away = ""
         self._empty_polls = 0 if messages else self._empty_polls + 1
+        taken_bytes = 0
         for message in messages:
+            taken_bytes += len(message.payload)
+            if taken_bytes // BREATH_BYTES != (taken_bytes - len(message.payload)) // BREATH_BYTES:
+                await asyncio.sleep(0)
             self._seq = message.seq
             try:
                 unit = self._intake.take(message)
