@@ -61,6 +61,7 @@ WRITERS = {
     "wiring/demo": "a directory that demo has made: tests/e2e/test_demo.py",
     "wiring/instances": STATE,
     "wiring/journal_tools": "`journal export`: below",
+    "wiring/own_spool": STATE,
     "wiring/record": "the workspace that record has made",
     "wiring/tape": STATE,
 }

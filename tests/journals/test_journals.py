@@ -84,6 +84,8 @@ STATES: dict[str, Any] = {
         records=197,
         size_bytes=3579,
         check="9f3a",
+        mapper=3,
+        renormalized_at=2,
         pruned=frozenset({"raw/prod/kalshi/2026/05/14/main-5f1e-00000000000000000001-00000000000000000042.jsonl.zst"}),
         quality=archive.QualityAssessed(
             1, 987_654, 2, 86_000_000_000_000, 0, 400_000_000_000, 0, 77, ("coverage 99.5370 %: missing",)

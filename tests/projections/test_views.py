@@ -11,6 +11,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Malformed, Unavailable
 from ssmd.identifiers import system_random
 from ssmd.projections import queries
+from ssmd.projections.days import DAYS
 from ssmd.projections.folder import Folder, decode_events
 from ssmd.projections.rebuild import rebuild
 from ssmd.projections.store import RowStore
@@ -91,7 +92,7 @@ async def test_a_cache_of_another_version_is_not_read(story: Any, store: RowStor
     story.day(trading_day.StartRequested(DATE, ""))
     await build(story, store)
     await store.swap(await store.begin("days", 99), await store.current("days"))
-    with pytest.raises(Unavailable, match="at version 99, version 2 is needed"):
+    with pytest.raises(Unavailable, match=f"at version 99, version {DAYS.version} is needed"):
         await open_views(store)
     assert (await freshest_views(store, story.journal)).source == "journal"
 
