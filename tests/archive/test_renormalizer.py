@@ -39,6 +39,7 @@ from ssmd.services.repair_sources import Made, RawSource
 from ssmd.services.repairer import Repairer
 from ssmd.services.verifier import Scope, verify
 from ssmd.transforms.book_at import book_at
+from ssmd.wiring.day_steps import totals_of
 
 ENV, FEED, DATE = "test", "kalshi", "2026-05-14"
 OLD = KalshiMapper.version
@@ -230,6 +231,8 @@ async def test_books_and_inventory_are_of_the_new_version(make_world: Any, tmp_p
     assert by_status["book", "superseded"] == (0, books)
     (day,) = await queries.days_inventory(await fold_views(world.journal, None), FEED)
     assert (day.records, day.status) == (len(world.records), "complete")
+    totals = await totals_of(await fold_views(world.journal, None), FEED, DATE)
+    assert sum(totals.records.values()) == len(world.records)
     stored = await objects(world.storage, "")
     assert day.size_bytes == sum(len(data) for key, data in stored.items() if key.endswith(".zst"))
 

@@ -15,6 +15,7 @@ from ssmd.domain import archive, trading_day
 from ssmd.domain.trading_day import DayCommand, Phase, RecordStep, Totals
 from ssmd.errors import Rejected, Unavailable
 from ssmd.projections import queries
+from ssmd.projections.inventory import SUPERSEDED
 from ssmd.projections.views import Views
 from ssmd.services.archive_positions import load_positions
 from ssmd.services.standby import holder_of
@@ -216,7 +217,7 @@ async def totals_of(views: Views, feed: str, date: str) -> Totals:
         size_bytes += line.size_bytes
         if line.type == "raw":
             messages += line.records
-        elif line.kind:
+        elif line.kind and line.status != SUPERSEDED:
             records[line.kind] = records.get(line.kind, 0) + line.records
     gaps = sum(1 for gap in await queries.gaps(views, feed, date) if date_of(gap.start_ns) == date)
     return Totals(messages=messages, records=dict(sorted(records.items())), segments=segments, size_bytes=size_bytes, gaps=gaps)
