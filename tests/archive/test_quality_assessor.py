@@ -65,7 +65,7 @@ async def test_a_day_is_assessed_and_journaled_once(make_world: Any) -> None:
     assert (measure.counts.sessions, measure.counts.entries_missing) == (2, 0)
     report = found.report
     assert [one.ticker for one in report.tickers] == ["A-1", "B.2"]
-    assert report.verified_ns + report.missing_ns == sum(
+    assert report.verified_ns + report.unverifiable_ns + report.missing_ns == sum(
         span.end_ns - span.start_ns for one in report.tickers for span in one.spans
     )
     assert await journal_quality(world.application, found, position, "cli:t") == 1

@@ -25,8 +25,11 @@ from ssmd.projections.store import Page
 from ssmd.projections.ticker_days import TickerDay, ticker_day, ticker_days
 from ssmd.projections.views import Views
 from ssmd.quality.coverage import Verdict
+from ssmd.quality.coverage import verdict_at as span_verdict_at
+from ssmd.quality.measure import ConnectionMeasure
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.control import AnyFact, Connected, DayMark, Disconnected, PreviousSession, encode_fact
+from ssmd.services.quality_assessor import READER
 from ssmd.streams.journal import RecordedEvent
 
 Answer = TypeVar("Answer")
@@ -64,7 +67,9 @@ class Folded:
     def __init__(self, facts: Sequence[capture.CaptureEvent]) -> None:
         self.views = {"quality": Rows(), "gaps": Rows()}
         for position, fact in enumerate(facts, 1):
-            envelope = Envelope("", "", capture.AGGREGATE, "kalshi.main", position, fact.ts_recv_ns, "", "", "", "", b"{}")
+            envelope = Envelope(
+                "", "", capture.AGGREGATE, "kalshi.main", position, fact.ts_recv_ns, "", "", "", "", msgspec.Raw(b"{}")
+            )
             recorded = RecordedEvent(position, envelope, b"")
             if isinstance(fact, capture.IntervalAssessed):
                 fold_interval(self.views["quality"], recorded, fact)
@@ -82,6 +87,7 @@ class World:
     def __init__(self) -> None:
         self.now = START + 10 * 3600 * SECOND
         self.facts: list[capture.CaptureEvent] = []
+        self.measure = ConnectionMeasure("main", START, START + DAY, READER)
         self.moments: list[int] = []
         self.truth: list[tuple[str, str, int, int, Verdict]] = []
         self.eased: list[tuple[str, str, int, int]] = []
@@ -94,7 +100,10 @@ class World:
 
     def entry(self, kind: EntryKind, payload: bytes) -> None:
         self.n += 1
-        self.facts += self.mapper.map(Entry(kind, self.n, self.now, payload)).facts
+        entry = Entry(kind, self.n, self.now, payload)
+        mapped = self.mapper.map(entry)
+        self.facts += mapped.facts
+        self.measure.take(self.mapper._session, entry, mapped)
         self.moments.append(self.now)
 
     def ctl(self, fact: AnyFact) -> None:
@@ -230,6 +239,9 @@ class World:
         self.now += SECOND
         self.connect()
 
+    def is_eased(self, channel: str, ticker: str, at: int) -> bool:
+        return any(one[:2] == (channel, ticker) and one[2] <= at < one[3] for one in self.eased)
+
     def end(self) -> None:
         last = self.last_frame
         for channel, ticker in list(self.since):
@@ -238,6 +250,7 @@ class World:
             self.truth.append((channel, ticker, since, self.now, "missing"))
         self.missing = {(channel, ticker): last for ticker in self.on for channel in (BOOK, TRADE)}
         self.ctl(Disconnected("connection-lost", last_recv_ns=last))
+        self.measure.end(self.mapper, is_last=False)
         self.before = PreviousSession(self.mapper._session, self.n, last, "connection-lost", "")
 
 
@@ -262,7 +275,9 @@ def test_every_moment_is_accounted_for_as_it_was(steps: list[tuple[int, Callable
     world.end()
     views, date = Views(Folded(world.facts), 0, "journal", {}), "2026-05-14"
     edges = sorted({START, *world.moments, *(edge for one in world.truth for edge in one[2:4])})
+    world.measure.close()
     for channel in (BOOK, TRADE):
+        measured = world.measure.spans(channel)
         everybody = {
             day.ticker: day for day in at_once(ticker_days(views, "kalshi", date, channel=channel, known_ns=world.now))
         }
@@ -271,7 +286,15 @@ def test_every_moment_is_accounted_for_as_it_was(steps: list[tuple[int, Callable
             assert everybody.get(ticker) == day
             check_sums(day)
             for at in edges:
-                check(world, channel, ticker, at, verdict_at(day, at))
+                found = verdict_at(day, at)
+                check(world, channel, ticker, at, found)
+                # The day's quality, which is measured from the raw lines, is of the same mind.
+                quality = span_verdict_at(measured.get(ticker, ()), at) or ""
+                # (It shows only those of whom there was anything on the channel.)
+                is_shown = ticker in measured and at < world.measure.counts.last_ns
+                agrees = found == quality or world.is_eased(channel, ticker, at)
+                agrees |= not is_shown and found in {"", "missing"}
+                assert agrees, (channel, ticker, (at - START) / SECOND, found, quality)
 
 
 def at_once(question: Coroutine[Any, Any, Answer]) -> Answer:
@@ -300,11 +323,10 @@ def check_sums(day: TickerDay | None) -> None:
 def check(world: World, channel: str, ticker: str, at: int, found: str) -> None:
     held = {one[4] for one in world.truth if one[:2] == (channel, ticker) and one[2] <= at < one[3]}
     wanted = next((one for one in ("missing", "unverifiable", "verified") if one in held), "")
-    is_eased = any(one[:2] == (channel, ticker) and one[2] <= at < one[3] for one in world.eased)
     told = (channel, ticker, (at - START) / SECOND, found, wanted)
     if found == "verified":
         assert wanted == "verified", told
     elif wanted == "missing":
         assert found == "missing", told
-    elif not is_eased and wanted:
+    elif wanted and not world.is_eased(channel, ticker, at):
         assert found == wanted, told

@@ -96,6 +96,7 @@ class Day:
             mapper = KalshiMapper(FEED, session)
             for entry in entries:
                 found.take(session, entry, mapper.map(entry))
+            found.end(mapper, is_last=(session, entries) == self.sessions[-1])
         found.close()
         return found
 

@@ -91,7 +91,7 @@ def test_a_reconnect_is_missing_between_last_frame_and_new_snapshot(day: Any) ->
     assert measure.spans()[A] == (
         Span(at(1), at(10), "verified"), Span(at(10), at(21), "missing"), Span(at(21), at(31), "verified"),
     )  # fmt: skip
-    (gap_id,) = {hole.gap_id for hole in measure.tickers[A].timelines["orderbook_delta"]._holes}
+    (gap_id,) = {claim.gap_id for claim in measure.account.of(A) if claim.verdict == "missing"}
     filled = measure.spans(repairs=[Repair(gap_id, at(12), at(15), frozenset({A}))])[A]
     assert [span.verdict for span in filled] == ["verified", "missing", "repaired", "missing", "verified"]
     assert sums(filled) == {"verified": 19 * SECOND, "unverifiable": 0, "missing": 8 * SECOND, "repaired": 3 * SECOND}

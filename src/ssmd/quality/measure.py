@@ -6,26 +6,26 @@ of the date alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ssmd.domain import capture
-from ssmd.exchanges.adapter import Mapped
+from ssmd.exchanges.adapter import Mapped, Mapper
+from ssmd.quality.account import Account
 from ssmd.quality.books import BookWatch
-from ssmd.quality.coverage import Repair, Span, Timeline
+from ssmd.quality.coverage import Repair, Span
+from ssmd.quality.intervals import CHANNELS
 from ssmd.quality.prices import GridRange, PriceCounts
 from ssmd.quality.sequences import SequenceCount, SequenceProof
 from ssmd.quality.trades import HeldTrades, VenueTrade
 from ssmd.schemas.blocks import Entry, EntryKind
-from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, BookDelta, BookSnapshot, Gap, MarketStatus, Quote, Trade
+from ssmd.schemas.control import Disconnected, encode_fact
+from ssmd.schemas.records import KIND_OF, WHOLE_CHANNEL, BookDelta, BookSnapshot, Gap, MarketStatus, Trade
 
 BOOK: Final = "orderbook_delta"
 TRADE: Final = "trade"
-QUOTE: Final = "ticker"
-CHANNELS: Final = (BOOK, TRADE, QUOTE)
-"""Of several that a ticker is on, the first says how it is covered."""
 SILENCE_NS_MAX: Final = 60_000_000_000
 """A connection that is silent for longer while it is connected is called stale then."""
 DRIFTS_NAMED_MAX: Final = 20
@@ -52,29 +52,17 @@ class Reader(NamedTuple):
 
 
 class TickerWatch:
-    """One ticker of a connection: its timelines by channel, its book, prices and trades, its silences."""
+    """One ticker of a connection: its book, prices and trades, its silences."""
 
-    __slots__ = ("book", "last_ns", "prices", "quiet_ns", "records", "timelines", "trades")
+    __slots__ = ("book", "last_ns", "prices", "quiet_ns", "records", "trades")
 
     def __init__(self, ticker: str) -> None:
         self.book = BookWatch(ticker)
         self.prices = PriceCounts()
         self.trades = HeldTrades()
-        self.timelines: dict[str, Timeline] = {}
         self.records = 0
         self.last_ns = 0
         self.quiet_ns = 0
-
-    def timeline(self, channel: str) -> Timeline:
-        found = self.timelines.get(channel)
-        if found is None:
-            found = self.timelines[channel] = Timeline()
-        return found
-
-    @property
-    def channel(self) -> str:
-        """The channel that says how the ticker is covered."""
-        return next(one for one in CHANNELS if one in self.timelines)
 
     def seen(self, ts_ns: int) -> None:
         """A record of it came."""
@@ -123,14 +111,15 @@ class ConnectionMeasure:
         self.connection = connection
         self.counts = Counts()
         self.tickers: dict[str, TickerWatch] = {}
+        self.account = Account(connection)
         self.grids: dict[str, tuple[GridRange, ...]] = {}
         self._start_ns = start_ns
         self._end_ns = end_ns
         self._reader = reader
         self._sequences: dict[tuple[int, int], SequenceCount] = {}
         self._ended: list[SequenceProof] = []
-        self._acknowledged: dict[tuple[int, int], int] = {}
-        self._counted_ns: dict[tuple[int, int], int] = {}
+        self._last_n = 0
+        self._is_ended = False
         self._sessions: set[int] = set()
         self._last_frame_ns = 0
         self._last_entry_ns = 0
@@ -141,9 +130,10 @@ class ConnectionMeasure:
 
     def take(self, session: int, entry: Entry, mapped: Mapped) -> None:
         """The next entry of the connection, with what the mapper made of it."""
-        kind, _, ts_ns, payload = entry
+        kind, n, ts_ns, payload = entry
         if session > self._session:
             self._begin_session(session)
+        self._last_n = n
         counts = self.counts
         self._is_counted = is_counted = self._start_ns <= ts_ns < self._end_ns
         if is_counted:
@@ -161,14 +151,15 @@ class ConnectionMeasure:
                 if self._last_frame_ns:
                     self._silence(ts_ns - self._last_frame_ns)
             self._last_frame_ns = ts_ns
-            self._count(session, payload, ts_ns)
+            self._count(session, payload)
         # Records first: at a session's end holes are handed over (closed, opened anew), and then it is over.
         for record in mapped.records:
             if is_counted:
                 name = KIND_OF[record.__class__]
                 counts.records[name] = counts.records.get(name, 0) + 1
-            self._record(session, record)
+            self._record(record)
         for fact in mapped.facts:
+            self.account.take(fact)
             self._fact(session, fact)
 
     def _begin_session(self, session: int) -> None:
@@ -176,16 +167,30 @@ class ConnectionMeasure:
         if self._session:
             self._disconnected(self._session, self._last_frame_ns or self._last_entry_ns)
         self._session = session
+        self._is_ended = False
+
+    def end(self, mapper: Mapper, *, is_last: bool) -> None:
+        """No further entry of the latest session comes to `mapper`: what it has not assessed yet, it assesses now.
+
+        Args:
+            is_last: the session goes on for as long as there are entries; else another follows, and it ended with its
+                last frame.
+        """
+        if self._is_ended:
+            return
+        last_ns = self._last_entry_ns if is_last else self._last_frame_ns or self._last_entry_ns
+        fact = Disconnected("no-more-entries", last_recv_ns=last_ns)
+        entry = Entry(EntryKind.CTL, self._last_n + 1, self._last_entry_ns, encode_fact(fact))
+        for one in mapper.map(entry).facts:
+            if isinstance(one, capture.IntervalAssessed | capture.GapClosed):
+                self.account.take(one)
 
     def lost(self, session: int, missing: int, ts_ns: int) -> None:
         """`missing` entries of the session are not in the raw archive; the next was received at `ts_ns`."""
         self.counts.entries_missing += missing
         since_ns = max(self._last_entry_ns, self._start_ns)
+        self.account.lost(session, since_ns, ts_ns, self.account.tickers)
         for watch in self.tickers.values():
-            for timeline in watch.timelines.values():
-                timeline.gap_opened(f"archive-{session}-{ts_ns}", since_ns)
-                timeline.gap_closed(f"archive-{session}-{ts_ns}", since_ns, ts_ns, (session, 0))
-                timeline.end(ts_ns)
             watch.book.lose(since_ns)
         for key in [key for key in self._sequences if key[0] == session]:
             self._end_count(key)
@@ -197,7 +202,7 @@ class ConnectionMeasure:
             counts.silences += 1
             counts.silent_ns += length_ns - SILENCE_NS_MAX
 
-    def _count(self, session: int, payload: bytes, ts_ns: int) -> None:
+    def _count(self, session: int, payload: bytes) -> None:
         place = self._reader.place(payload)
         if place is None:
             self.counts.unreadable += self._is_counted
@@ -214,10 +219,7 @@ class ConnectionMeasure:
         if place.begins:
             count.begin()
         if place.seq:
-            frames = count.frames
             count.observe(place.seq)
-            if count.frames > frames:
-                self._counted_ns[key] = ts_ns
         if place.ends:
             self._end_count(key)
 
@@ -232,8 +234,9 @@ class ConnectionMeasure:
         counts = self.counts
         match fact:
             case capture.Subscribed(sid=sid, channel=channel, tickers=tickers):
-                self._subscribed(session, sid, channel, tickers, fact.ts_recv_ns)
+                self._subscribed(session, sid, channel, tickers)
             case capture.Disconnected(last_recv_ns=last_ns):
+                self._is_ended = True
                 self._disconnected(session, last_ns or fact.ts_recv_ns)
             case capture.DriftDetected(what=what, frame_type=frame_type, field=name) if self._is_counted:
                 if what not in _MEASURED:
@@ -247,19 +250,15 @@ class ConnectionMeasure:
             case _:
                 pass
 
-    def _subscribed(self, session: int, sid: int, channel: str, tickers: Sequence[str], ts_ns: int) -> None:
-        self._acknowledged.setdefault((session, sid), ts_ns)
+    def _subscribed(self, session: int, sid: int, channel: str, tickers: Sequence[str]) -> None:
         count = self._sequences.get((session, sid))
         if count is not None:
             count.channel = channel
-        if channel in {TRADE, QUOTE}:  # a book is whole from its snapshot on
-            for ticker in tickers:
-                self._watch(ticker).timeline(channel).begin(ts_ns, (session, sid))
+        for ticker in tickers if channel in CHANNELS else ():
+            self._watch(ticker)
 
     def _disconnected(self, session: int, last_ns: int) -> None:
         for watch in self.tickers.values():
-            for timeline in watch.timelines.values():
-                timeline.end(last_ns)
             watch.book.lose(last_ns)
             watch.last_ns = 0
         self._last_frame_ns = 0
@@ -274,35 +273,29 @@ class ConnectionMeasure:
             watch = self.tickers[ticker] = TickerWatch(ticker)
         return watch
 
-    def _record(self, session: int, record: Any) -> None:
+    def _record(self, record: Any) -> None:
         if isinstance(record, Gap):
-            self._gap(session, record)
+            self._gap(record)
             return
         if isinstance(record, MarketStatus):
             self._learn_grid(record)
             return
         watch = self._watch(record.ticker)
         if isinstance(record, BookDelta | BookSnapshot):
-            self._book(watch, session, record)
-        elif isinstance(record, Trade):
-            self._flow(watch, TRADE, session, record)
-            if self._is_counted:
-                watch.prices.add(record.price, record.price_exponent)
-                watch.trades.add(
+            self._book(watch, record)
+        elif isinstance(record, Trade) and self._is_counted:
+            watch.prices.add(record.price, record.price_exponent)
+            watch.trades.add(
                     VenueTrade(
                         record.trade_id, record.price, record.price_exponent, record.size, record.size_exponent,
                         record.aggressor, record.ts_event_ns,
                     )
                 )  # fmt: skip
-        elif isinstance(record, Quote):
-            self._flow(watch, QUOTE, session, record)
         if self._is_counted:
             watch.records += 1
             watch.seen(record.ts_recv_ns)
 
-    def _book(self, watch: TickerWatch, session: int, record: BookDelta | BookSnapshot) -> None:
-        if isinstance(record, BookSnapshot):
-            watch.timeline(BOOK).begin(record.ts_recv_ns, (session, record.sid))
+    def _book(self, watch: TickerWatch, record: BookDelta | BookSnapshot) -> None:
         watch.book.apply(record)
         if not self._is_counted:
             return
@@ -312,29 +305,12 @@ class ConnectionMeasure:
             for price, _ in (*record.bids, *record.asks):
                 watch.prices.add(price, record.price_exponent)
 
-    def _flow(self, watch: TickerWatch, channel: str, session: int, record: Trade | Quote) -> None:
-        """A channel without state covers a ticker since it was acknowledged, even if that did not name the ticker."""
-        timeline = watch.timeline(channel)
-        if not timeline.is_covered:
-            since_ns = self._acknowledged.get((session, record.sid), record.ts_recv_ns)
-            timeline.begin(record.ts_recv_ns if timeline.count != (0, 0) else since_ns, (session, record.sid))
-
-    def _gap(self, session: int, gap: Gap) -> None:
-        watches: Iterable[TickerWatch] = self.tickers.values() if gap.ticker == WHOLE_CHANNEL else (self._watch(gap.ticker),)
-        channels = (gap.channel,) if gap.channel else CHANNELS
-        for watch in watches:
-            if not watch.timelines and gap.ticker != WHOLE_CHANNEL and channels[0] in CHANNELS:
-                watch.timeline(channels[0])
-            for channel, timeline in watch.timelines.items():
-                if channel not in channels:
-                    continue
-                if gap.state == "closed":
-                    timeline.gap_closed(gap.gap_id, gap.start_ns, gap.end_ns, (session, gap.sid))
-                else:
-                    timeline.gap_opened(gap.gap_id, gap.start_ns)
-            if BOOK in channels and gap.state != "closed":
-                # What makes a book impossible shows behind the moment up to which it was right.
-                watch.book.lose(gap.ts_recv_ns if gap.cause == INCONSISTENT else gap.start_ns)
+    def _gap(self, gap: Gap) -> None:
+        if gap.state == "closed" or gap.channel not in {"", BOOK}:
+            return
+        for watch in self.tickers.values() if gap.ticker == WHOLE_CHANNEL else (self._watch(gap.ticker),):
+            # What makes a book impossible shows behind the moment up to which it was right.
+            watch.book.lose(gap.ts_recv_ns if gap.cause == INCONSISTENT else gap.start_ns)
 
     def _learn_grid(self, record: MarketStatus) -> None:
         found = self._reader.grid(record.detail)
@@ -355,15 +331,13 @@ class ConnectionMeasure:
         Args:
             channel: "" = of each ticker the one that says how it is covered.
         """
-        proofs = self.proofs()
-        proven = {key: self._counted_ns.get(key, 0) for key in ((one.session, one.sid) for one in proofs if one.is_proven)}
         first, last = self.counts.first_ns, self.counts.last_ns
         found: dict[str, tuple[Span, ...]] = {}
-        for ticker, watch in sorted(self.tickers.items()):
-            if not watch.timelines or (channel and channel not in watch.timelines):
-                continue
-            filled = [(one.gap_id, one.start_ns, one.end_ns) for one in repairs if not one.tickers or ticker in one.tickers]
-            found[ticker] = watch.timelines[channel or watch.channel].spans(first, last, lambda key: proven.get(key, 0), filled)
+        for ticker in self.account.tickers:
+            shown = channel or self.account.channel_of(ticker)
+            if shown and any(claim.channel == shown for claim in self.account.of(ticker)):
+                self._watch(ticker)
+                found[ticker] = self.account.spans(ticker, shown, first, last, repairs)
         return found
 
     def close(self) -> None:

@@ -134,7 +134,9 @@ def assemble(
         grids = {**told.grids, **measure.grids}
         for ticker, spans in measure.spans(repairs=repairs).items():
             match = None if told.matches is None else told.matches.get((measure.connection, ticker))
-            tickers.append(_ticker(measure.connection, ticker, measure.tickers[ticker], spans, grids.get(ticker), match))
+            channel = measure.account.channel_of(ticker)
+            watch = measure.tickers[ticker]
+            tickers.append(_ticker(measure.connection, ticker, channel, watch, spans, grids.get(ticker), match))
     tickers.sort(key=lambda one: (one.ticker, one.connection))
     return _report(feed, date, measures, tickers, _reconciliation(told, {measure.connection for measure in measures}))
 
@@ -142,6 +144,7 @@ def assemble(
 def _ticker(
     connection: str,
     ticker: str,
+    channel: str,
     watch: TickerWatch,
     spans: tuple[Span, ...],
     grid: tuple[GridRange, ...] | None,
@@ -152,7 +155,7 @@ def _ticker(
     return TickerQuality(
         ticker=ticker,
         connection=connection,
-        channel=watch.channel,
+        channel=channel,
         records=watch.records,
         verified_ns=total["verified"],
         unverifiable_ns=total["unverifiable"],

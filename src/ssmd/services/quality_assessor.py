@@ -64,6 +64,7 @@ async def measure_day(
     dates, lines_of_all = await _dates(storage, env, feed, date, calendar)
     measures: dict[str, ConnectionMeasure] = {}
     mappers: dict[tuple[str, int], tuple[Mapper, int]] = {}
+    latest: dict[str, int] = {}
     done = 0
     for on_date in dates:
         async for lines in raw_lines(storage, raw_shelf(env, feed, on_date)):
@@ -74,16 +75,23 @@ async def measure_day(
                 if measure is None:
                     measure = measures[connection] = ConnectionMeasure(connection, start_ns, end_ns, READER)
                 key = connection, session
+                before = latest.setdefault(connection, session)
+                if session > before:
+                    measure.end(mappers[connection, before][0], is_last=False)
+                    latest[connection] = session
                 mapper, reached = mappers.get(key) or (make_mapper(session), 0)
                 if entry.n != reached + 1 and (reached or on_date == date):
                     # What is missing was told; from here on nothing is known of the books, nor of the counts.
+                    if reached:
+                        measure.end(mapper, is_last=False)
                     measure.lost(session, entry.n - reached - 1, entry.ts_recv_ns)
                     mapper = make_mapper(session)
                 mappers[key] = mapper, entry.n
                 measure.take(session, entry, mapper.map(entry))
             done += len(lines)
             progress("entries read", done, lines_of_all)
-    for measure in measures.values():
+    for name, measure in measures.items():
+        measure.end(mappers[name, latest[name]][0], is_last=True)
         measure.close()
     return [measures[name] for name in sorted(measures)]
 
