@@ -36,7 +36,7 @@ versions:
   - effective_from: 2026-03-12
     wire: kalshi-dollars
     auth: kalshi-signature
-    channels: [orderbook_delta, ticker, trade, market_lifecycle_v2]
+    channels: [orderbook_delta, ticker, trade, market_lifecycle_v2, multivariate_market_lifecycle]
     capabilities: [trades, book, quotes, status, sequence-numbers, snapshots, listing]
     # Of a basic account: 200 read and 100 write tokens a second, and most requests cost 10.
     rate_limits:

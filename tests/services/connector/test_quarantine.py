@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.identifiers import system_random
 from ssmd.schemas.blocks import EntryKind
 from ssmd.services.connector import letter_spool, quarantine
-from ssmd.services.connector.frame_letter import Unmapped, letter_id, recording, unmapped
+from ssmd.services.connector.frame_letter import FRAME_BYTES_MAX, Unmapped, letter_id, recording, unmapped
 from ssmd.services.connector.quarantine import Quarantine
 from ssmd.services.simulator.config import FaultOrder, FrameFault, SimulatorConfig
 from ssmd.streams import subjects
@@ -230,3 +231,12 @@ def test_bytes_that_are_no_text_are_kept_too() -> None:
     letter = unmapped("kalshi", "main", (7, 3), 9, "malformed", b"\xff\x00")
     assert (letter.text, letter.b64, letter.session, letter.n) == ("", "/wA=", 7, 3)
     assert recording(letter) == dead_letter.RecordDeadLetter("connector", "tape", 3, "kalshi/main", "", "malformed")
+
+
+def test_no_letter_is_larger_than_a_server_takes() -> None:
+    """A NATS server takes 1 MiB by default; control characters are six bytes each in JSON."""
+    for payload in (b"\x00" * 10_000_000, b'"' * 300_000, "\u20ac".encode() * 300_000, b"\xff" * 300_000):
+        letter = unmapped("kalshi", "main", (7, 3), 9, "malformed", payload)
+        assert len(msgspec.json.encode(letter)) < 1 << 20
+        kept = base64.b64decode(letter.b64) if letter.b64 else letter.text.encode()
+        assert kept == payload[:FRAME_BYTES_MAX]

@@ -20,7 +20,7 @@ class Unmapped(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         session, n: its place on the tape of `connection`.
         reason: why it was not understood.
-        text, b64: the frame; `b64` where it is no UTF-8.
+        text, b64: the frame; `b64` where it is no UTF-8, or hardly text.
     """
 
     feed: str
@@ -39,6 +39,9 @@ def unmapped(feed: str, connection: str, place: tuple[int, int], ts_recv_ns: int
     try:
         text, b64 = kept.decode(), ""
     except UnicodeDecodeError:
+        text, b64 = "", base64.b64encode(kept).decode()
+    if len(msgspec.json.encode(text)) > 2 * FRAME_BYTES_MAX:
+        # Text that has to be escaped throughout would be more than a server takes in one message.
         text, b64 = "", base64.b64encode(kept).decode()
     return Unmapped(feed, connection, *place, ts_recv_ns, reason, text, b64)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ssmd.services.connector.frame_letter import Unmapped
 
+FILE_NAME: Final = "letters.jsonl"
 FILE_BYTES_MAX: Final = 32 << 20
 """A larger file is written anew with what waits still."""
 
@@ -32,7 +33,7 @@ class LetterSpool:
     """See the module. One process; the directory is the locked one of the tape."""
 
     def __init__(self, directory: Path, log: Any) -> None:
-        self._path = directory / "letters.jsonl"
+        self._path = directory / FILE_NAME
         self._log = log
         self._size_bytes = 0
         self._is_told = False
