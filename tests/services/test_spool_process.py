@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_a_spool_that_cannot_be_written_is_told_and_ends_nothing(process: SpoolP
     before = pid_of(process)
     write(process.open(tmp_path / "b", 3))
     assert pid_of(process) == before
+
+
+def test_a_process_that_cannot_be_started_is_told(
+    process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = process.open(tmp_path / "a", 3)
+    with monkeypatch.context() as without:
+        without.setattr(sys, "executable", str(tmp_path / "absent"))
+        with pytest.raises(Unavailable, match="cannot be started: No such file"):
+            files.write(rounds()[0])
+    assert len(write(files)) == 2
 
 
 def test_it_ends_with_its_archiver_and_not_before(tmp_path: Path) -> None:

@@ -125,7 +125,11 @@ class SpoolProcess:
                 ours.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(ANSWER_S, 0))
             number = theirs.fileno()
             command = [sys.executable, "-m", "ssmd.services.spool_process", str(number)]
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(number,))  # noqa: S603 - all ours
+            try:
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(number,))  # noqa: S603 - all ours
+            except OSError as error:
+                ours.close()
+                raise Unavailable(f"the process that writes the spool cannot be started: {error.strerror}") from error
         self._socket, self._owed = ours, 0
         return ours
 
