@@ -113,6 +113,12 @@ def test_one_command_line_is_one_request_in_journal_and_log(
     ssmd: Ssmd, small: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ssmd("key", "init").err.count("{") == 0  # nobody asked for logs
+    monkeypatch.setenv("SSMD_LOG_LEVEL", "loud")
+    refused = ssmd("key", "list")
+    assert (refused.status, refused.err.splitlines()[0]) == (
+        2,
+        "error: SSMD_LOG_LEVEL is 'loud'; expected debug, info, warning, error",
+    )
     monkeypatch.setenv("SSMD_LOG_LEVEL", "info")
     called = ssmd("key", "set", "token", "--insecure-argument", f"token={PLANTED[1]}")
     told = [json.loads(line) for line in called.err.splitlines() if line.startswith("{")]

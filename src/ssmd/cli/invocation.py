@@ -133,6 +133,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             return asyncio.run(until_told())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    finally:
+        work.close()  # where it was never begun: a setting was wrong
 
 
 def checked_date(text: str) -> str:
