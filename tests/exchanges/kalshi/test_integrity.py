@@ -165,6 +165,7 @@ def test_each_frame_of_the_genuine_close_lost_alone_is_one_hole_of_it_and_the_bo
             assert in_band == ["opened", "closed"]
             assert levels_of(client.books[TICKER]) == levels_of_truth(book)
             assert not client.gaps(capture.DriftDetected)
+            check_missing(client, opened, closed)
             looked_at += 1
         if seq:
             last_good_ns = ts_ns
@@ -177,12 +178,32 @@ def test_each_frame_of_the_genuine_close_lost_alone_is_one_hole_of_it_and_the_bo
     check_tail(lost_last, last_sequenced_ns=max(at for (at, _), seq in zip(frames[:-1], seqs[:-1], strict=True) if seq))
 
 
+def check_missing(client: Client, opened: capture.GapOpened, closed: capture.GapClosed) -> None:
+    """The account of it has exactly the hole; before it all is verified from the book's first snapshot on."""
+    told = [one for one in client.gaps(capture.IntervalAssessed) if one.channel == "orderbook_delta"]
+    (missing,) = (one for one in told if one.verdict == "missing")
+    assert (missing.start_ns, missing.end_ns, missing.gap_id) == (opened.start_ns, closed.end_ns, opened.gap_id)
+    assert missing.evidence == opened.evidence
+    assert {one.verdict for one in told if one is not missing} <= {"verified"}
+    assert all(one.end_ns <= opened.start_ns or one.start_ns >= closed.end_ns for one in told if one is not missing)
+
+
 def check_tail(client: Client, *, last_sequenced_ns: int) -> None:
     """The last frame lost shows nowhere in the session: what covers it is the hole that its end opens."""
     assert not client.gaps(capture.GapOpened)
+    longer = copy.deepcopy(client)
+    longer.entry(EntryKind.CTL, encode_fact(Disconnected("connection-lost", last_recv_ns=last_sequenced_ns + 9)), START_NS)
+    (tail,) = (one for one in longer.gaps(capture.IntervalAssessed) if one.cause == "tail")
+    assert (tail.channel, tail.verdict, tail.start_ns) == ("orderbook_delta", "unverifiable", last_sequenced_ns)
+    assert tail.end_ns == last_sequenced_ns + 9
     client.entry(EntryKind.CTL, encode_fact(Disconnected("connection-lost", last_recv_ns=last_sequenced_ns)), START_NS)
     (opened,) = client.gaps(capture.GapOpened)
     assert (opened.cause, opened.start_ns) == ("connection-lost", last_sequenced_ns)
+    # Verified ends with the last counted frame, and quotes, which nobody counts, never are.
+    told = {(one.channel, one.verdict): one for one in client.gaps(capture.IntervalAssessed)}
+    assert told["orderbook_delta", "verified"].end_ns == last_sequenced_ns
+    assert {verdict for channel, verdict in told if channel == "ticker"} == {"unverifiable"}
+    assert ("orderbook_delta", "missing") not in told
 
 
 # The simulated venue
