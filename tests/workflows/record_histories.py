@@ -86,7 +86,7 @@ async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     program = Path(sys.executable).with_name("temporal-test-server")
     async with await WorkflowEnvironment.start_time_skipping(test_server_existing_path=str(program)) as environment:
-        week, queue = Week(ENV, PATIENT), task_queue(ENV)
+        week, queue = Week(ENV), task_queue(ENV)
 
         def order(phase: str, date: str) -> DayOrder:
             return DayOrder(ENV, "start" if phase == "start" else "end", date, "cli:anna", "recorded", patience=PATIENT)

@@ -50,7 +50,7 @@ async def types(week: Week) -> list[str]:
 
 
 async def test_a_day_waits_longer_each_time_and_recovers(skipping: WorkflowEnvironment) -> None:
-    week = Week(ENV, PATIENT)
+    week = Week(ENV)
     week.sync_trouble = outage(2 * 3, "the venue is away")
     async with worker_of(skipping.client, ENV, week):
         outcome = await started(skipping, order("start"))
@@ -63,7 +63,7 @@ async def test_a_day_waits_longer_each_time_and_recovers(skipping: WorkflowEnvir
 
 
 async def test_a_start_that_fails_for_good_hands_on_what_came_in_and_says_so(skipping: WorkflowEnvironment) -> None:
-    week = Week(ENV, PATIENT)
+    week = Week(ENV)
 
     async def trouble(_what: str) -> None:
         raise Rejected("kalshi-bad-key", "the venue refuses the key")
@@ -81,7 +81,7 @@ async def test_a_start_that_fails_for_good_hands_on_what_came_in_and_says_so(ski
 
 
 async def test_what_a_rule_refuses_is_an_answer_not_a_failure(skipping: WorkflowEnvironment) -> None:
-    week = Week(ENV, PATIENT)
+    week = Week(ENV)
     async with worker_of(skipping.client, ENV, week):
         outcome = await started(skipping, order("end"))
         assert (outcome.status, outcome.rule) == (REFUSED, "day-not-started")
@@ -92,7 +92,7 @@ async def test_what_a_rule_refuses_is_an_answer_not_a_failure(skipping: Workflow
 
 
 async def test_a_roll_ends_one_day_and_starts_the_next(skipping: WorkflowEnvironment) -> None:
-    week = Week(ENV, PATIENT)
+    week = Week(ENV)
     async with worker_of(skipping.client, ENV, week):
         await started(skipping, order("start", "2026-05-13"))
         outcomes = await skipping.client.execute_workflow(
@@ -102,7 +102,7 @@ async def test_a_roll_ends_one_day_and_starts_the_next(skipping: WorkflowEnviron
 
 
 async def test_who_waits_can_be_asked_and_hurried(skipping: WorkflowEnvironment) -> None:
-    week = Week(ENV, PATIENT)
+    week = Week(ENV)
     week.sync_trouble = outage(2, "the venue is away")
     async with worker_of(skipping.client, ENV, week):
         with skipping.auto_time_skipping_disabled():

@@ -1,68 +1,82 @@
-"""Seven business dates through the schedule of a real server, in all kinds of trouble: the journal is that of a calm week
-but for the events that tell the trouble, and no step is done twice."""
+"""Trading days through the schedule of a real Temporal server, with real parts, in trouble: journal and archive are those of
+a calm week but for what tells the trouble, and no step is done twice. The whole week: benchmarks/soak_week.py."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
-from tests.workflows.week import Week, Worker, calm_week, outage
+import pytest
+from tests.s3_server import S3Server
+from tests.workflows.real_week import RealWeek, Servers, dates
+from tests.workflows.week_life import calm_turn, live
+from tests.workflows.week_record import WeekRecord, compare
 
+from ssmd.services import stream_archiver
 from ssmd.services.embedded_servers import RunningServer
-from ssmd.workflows.connection import NAMESPACE, connect
 
-DATES = [f"2026-05-{day}" for day in range(11, 18)]
-TELLING = {"errored.v1", "recovered.v1", "late.v1"}
-"""Types of events that tell of trouble."""
-KILLED_AFTER = ("begin start 2026-05-14", "sync start 2026-05-14", "flush raw-archiver main end 2026-05-14")
+DAYS = dates(3)
 
 
-async def test_a_week_of_trouble_is_a_calm_week_but_for_what_tells_the_trouble(
-    temporal_server: RunningServer, fresh_env: str
+@pytest.mark.timeout(240)
+async def test_days_of_trouble_are_calm_days_but_for_what_tells_the_trouble(
+    journal_url: str,
+    transport_url: str,
+    cache_url: str,
+    temporal_server: RunningServer,
+    s3_server: S3Server,
+    fresh_env: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calm = await calm_week(fresh_env)
-    week = Week(fresh_env)
-    client = await connect(temporal_server.url, NAMESPACE)
-    worker = Worker(client, week)
-    killed: list[str] = []
-    restarts: list[asyncio.Task[None]] = []
-    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(stream_archiver, "FLUSH_TIMEOUT_S", 0.3)
+    servers = Servers(journal_url, transport_url, cache_url, temporal_server.url, s3_server)
+    first, second, third = DAYS
+    killed = [f"done sync start {first}"]
 
-    async def restarted() -> None:
-        await worker.kill()
-        worker.start()
+    async def worker_killed(week: RealWeek, day: str) -> None:
+        week.worker.arm(killed)
+        await calm_turn(week, day)
 
-    async def trouble(what: str) -> None:
-        """At once after `what` was journaled, while Temporal does not know it."""
-        if what == "finish end 2026-05-11":
-            week.sync_trouble = outage(4, "the venue is away")
-        if what == "finish start 2026-05-13":
-            week.verify_trouble = outage(4, "S3 is away")
-        if what in KILLED_AFTER and what not in killed:
-            killed.append(what)
-            restarts.append(loop.create_task(restarted()))
-            await asyncio.Event().wait()
+    async def venue_away(week: RealWeek, day: str) -> None:
+        await week.midnight(day)
+        await week.outage(day)
 
-    week.after = trouble
-    try:
-        await week.scheduled(client)
-        worker.start()
-        await week.pass_days(client, 7)
-        await week.until(DATES[-1], within_s=100)
-        await asyncio.gather(*restarts)
-    finally:
-        await worker.kill()
+    async def s3_away(week: RealWeek, day: str) -> None:
+        week.s3.fault = "away"
+        await week.midnight(day)
+        await week.without_s3(second, day)
 
-    told = await week.told()
-    assert [one for one in told if one[1] not in TELLING] == await calm.told()
-    assert [one[:2] for one in told if one[1] in TELLING] == [
-        ("2026-05-12", "errored.v1"),
-        ("2026-05-12", "recovered.v1"),
-        ("2026-05-13", "errored.v1"),
-        ("2026-05-13", "recovered.v1"),
-    ]
-    assert killed == list(KILLED_AFTER)
-    assert max(Counter(told).values()) == 1
-    assert week.synced == 7
-    flushes = Counter(words for words in week.components.asked if words.startswith(("flush", "drain")))
-    assert set(flushes.values()) == {7}
+    async def calm_days() -> WeekRecord:
+        async with RealWeek(f"{fresh_env}-a", tmp_path / "calm", servers, workers=0) as week:
+            return await live(week, DAYS, {second})
+
+    async def troubled_days() -> WeekRecord:
+        async with RealWeek(f"{fresh_env}-b", tmp_path / "troubled", servers) as week:
+            record = await live(week, DAYS, {second}, {first: worker_killed, second: venue_away, third: s3_away})
+            assert week.worker.hits == killed
+            return record
+
+    wanted, found = await asyncio.gather(calm_days(), troubled_days())
+    comparison = compare(wanted, found, outage=second)
+    assert comparison.differing == [], "\n".join(comparison.differing)
+    assert comparison.twice == []
+    telling = Counter(comparison.telling)
+    assert telling.pop(("kalshi", "secmaster-sync.failed.v1")) >= 1
+    # The venue was away when the second day was started, S3 when it was ended.
+    assert set(telling) == {(second, "trading-day.errored.v1"), (second, "trading-day.recovered.v1")}
+    assert telling[second, "trading-day.errored.v1"] == telling[second, "trading-day.recovered.v1"] >= 2
+    intervals = comparison.outage.pop("capture.interval-assessed.v1")
+    assert intervals > 0
+    assert comparison.outage == {
+        "capture.connected.v1": 1,
+        "capture.disconnected.v1": 1,
+        "capture.gap-closed.v1": 2,
+        "capture.gap-opened.v1": 1,
+        "capture.gap-repaired.v1": 1,
+        "capture.subscribed.v1": 4,
+    }
+    # The gaps before and behind that session began on these days.
+    assert comparison.gaps == {first: 1, second: 1}
+    assert {one[0] for one in wanted.days() if one[1] == "trading-day.completed.v1"} == {first, second}

@@ -24,11 +24,9 @@ from ssmd.wiring.day_steps import ComponentName, DayProcedure
 from ssmd.wiring.schedules import desired
 from ssmd.wiring.worker import DayWork
 from ssmd.workflows import schedules
-from ssmd.workflows.orders import Begun, DayOrder, Patience, Turn, workflow_id
-from ssmd.workflows.service import worker_of
+from ssmd.workflows.orders import Turn
 
 FIRST = datetime(2026, 5, 11, tzinfo=UTC)  # a Monday
-QUICK = Patience(tries=3, try_s=0.05, pause_s=0.1, pause_max_s=0.2, rounds=20, heartbeat_s=1.5)
 COMPONENTS = (
     ComponentName("projector", "main"),
     ComponentName("raw-archiver", "main"),
@@ -63,19 +61,16 @@ class Components:
 
 
 class Week(DayWork):
-    """The work of a worker, with a journal and components of its own; `at` is called before each activity."""
+    """The work of a worker, with a journal and components of its own."""
 
-    def __init__(self, env: str, patience: Patience = QUICK, **schedule: Any) -> None:
+    def __init__(self, env: str, **schedule: Any) -> None:
         self.env = env
         self.document = document_of(env, **schedule)
         self.clock = ManualClock()
         self.journal = MemoryJournal(env)
         self.components = Components()
         self.synced = 0
-        self.verify_trouble: Hook | None = None
         self.sync_trouble: Hook | None = None
-        self.after: Hook | None = None
-        self.patience = patience
         super().__init__(self.document, self.clock, self._opened)
 
     @asynccontextmanager
@@ -90,8 +85,6 @@ class Week(DayWork):
             return "markets 20"
 
         async def verify(date: str) -> str:
-            if self.verify_trouble is not None:
-                await self.verify_trouble(date)
             return "0 objects"
 
         application = Application(self.journal, CATALOGUE, self.clock, system_random, "c0ffee")
@@ -108,31 +101,9 @@ class Week(DayWork):
             verify,
         )
 
-    async def _done(self, what: str) -> None:
-        """Done, and Temporal does not know it yet."""
-        if self.after is not None:
-            await self.after(what)
-
     async def turn(self, env: str, scheduled_ns: int) -> Turn:
         self.clock.step(max(self.clock.now_ns(), scheduled_ns))
-        turn = await super().turn(env, scheduled_ns)
-        await self._done(f"turn {scheduled_ns}")
-        orders = [DayOrder(**{**vars(one), "patience": self.patience}) for one in turn.orders]
-        return Turn(orders, turn.missed)
-
-    async def begin(self, order: DayOrder, request: str) -> Begun:
-        begun = await super().begin(order, request)
-        await self._done(f"begin {order.phase} {order.date}")
-        return begun
-
-    async def step(self, order: DayOrder, step: str, request: str) -> None:
-        await super().step(order, step, request)
-        await self._done(f"{step} {order.phase} {order.date}")
-
-    async def finish(self, order: DayOrder, request: str) -> str:
-        status = await super().finish(order, request)
-        await self._done(f"finish {order.phase} {order.date}")
-        return status
+        return await super().turn(env, scheduled_ns)
 
     async def told(self) -> list[tuple[str, str, bytes]]:
         """(aggregate's id, type, content) of every event of a day, in journal order."""
@@ -166,23 +137,6 @@ class Week(DayWork):
                 await asyncio.sleep(0.05)
 
 
-class Worker:
-    """A worker that may be killed: what it was doing is cut off, and nobody is told."""
-
-    def __init__(self, client: Client, week: Week) -> None:
-        self._client = client
-        self._week = week
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(worker_of(self._client, self._week.env, self._week, grace_s=0, sticky_s=0.5).run())
-
-    async def kill(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait({self._task})
-
-
 def outage(times: int, words: str) -> Hook:
     """Unavailable, so often."""
     left = [times]
@@ -193,16 +147,3 @@ def outage(times: int, words: str) -> Hook:
             raise Unavailable(words)
 
     return hook
-
-
-async def calm_week(env: str) -> Week:
-    """What a week comes to without Temporal and without trouble, by the same steps."""
-    week = Week(env)
-    for hours in (day * 24 + hour for day in range(7) for hour in (8, 17)):
-        turn = await week.turn(env, int(FIRST.timestamp() + hours * 3600) * 10**9)
-        for order in turn.orders:
-            request = workflow_id(env, order.phase, order.date)
-            for step in (await week.begin(order, request)).steps:
-                await week.step(order, step, request)
-            await week.finish(order, request)
-    return week
