@@ -48,8 +48,8 @@ class FaultOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         kind: what goes wrong. On frames: the connection is dropped without a close; a frame is not sent, sent twice, or
             sent after its successor; nothing is sent any more (`stall_ms`); a frame that is no JSON or of an unknown
             type comes before the real one; a terminal error (10 channel-error, 25 buffer-overflow) ends the
-            subscriptions. On commands: error 18 (`command-timeout`), 27 (`command-refused`), 26 (`command-full`), or silence. On
-            handshakes and REST calls: that status; `expired` is the 401 of a clock that is off. On REST calls besides:
+            subscriptions. On commands: error 18 (`command-timeout`), 27 (`command-refused`), 26 (`command-full`), or silence.
+            On handshakes and REST calls: that status; `expired` is the 401 of a clock that is off. On REST calls besides:
             an answer after stall_ms; one that the same call got up to 15 s ago; one that ends in the middle; a list
             without every other row, its cursor unchanged; a page that gives its own cursor again.
         after_frames: frame faults wait until this many frames were handed to sockets after the order.
