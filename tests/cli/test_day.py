@@ -384,6 +384,8 @@ def test_where_there_is_a_temporal_a_workflow_does_it_and_who_asks_second_is_tol
     shown = json.loads(ssmd("day", "show", "-o", "json").out)
     requests = {(one["line"]["actor"], one["line"]["correlation_id"]) for one in shown["lines"]}
     assert requests == {("cli:anna", request), ("cli:bob", f"{worked.env}/day-end/{today}")}
+    monkeypatch.setenv("COLUMNS", "300")
+    assert f"  request {request}\n" in ssmd("day", "history").out
 
 
 def test_schedules_are_applied_with_the_environment_and_torn_down_with_it(ssmd: Ssmd, worked: World) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from ssmd.services.run_file import Endpoints, RunLock
+
 Ssmd = Any
 
 
@@ -38,6 +40,23 @@ def test_without_a_word_and_with_several_it_asks_which(ssmd: Ssmd) -> None:
             "  try: ssmd env use kalshi-demo, or --env kalshi-demo\n"
         ),
     )
+
+
+def test_without_a_word_the_one_that_runs_here_is_proposed(ssmd: Ssmd, workspace: Path) -> None:
+    asked = "error: which environment? There are kalshi-demo, kalshi-dev, kalshi-prod"
+    here = workspace / ".ssmd"
+    with RunLock(here / "kalshi-dev", "kalshi-dev") as lock:
+        lock.publish(1, Endpoints(), {})
+        one = f"{asked}; kalshi-dev runs on this machine\n  try: ssmd env use kalshi-dev, or --env kalshi-dev\n"
+        assert ssmd("env", "show") == (2, "", one)
+        with RunLock(here / "kalshi-prod", "kalshi-prod") as second:
+            second.publish(1, Endpoints(), {})
+            both = (
+                f"{asked}; kalshi-dev, kalshi-prod run on this machine\n  try: ssmd env use kalshi-demo, or --env kalshi-demo\n"
+            )
+            assert ssmd("env", "show") == (2, "", both)
+        (here / "kalshi-prod" / "run.json").write_text("no run file")
+        assert ssmd("env", "show") == (2, "", one)
 
 
 def test_a_name_that_does_not_exist_says_who_said_it(ssmd: Ssmd, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

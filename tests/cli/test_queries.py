@@ -118,6 +118,7 @@ def test_every_question_is_answered_while_the_environment_is_off(ssmd: Ssmd, sto
             "pruned_segments": 0,
             "pruned_bytes": 0,
             "holds": {},
+            "mapper": 0,
         }
     ]
     gaps = ssmd("data", "gaps", "--date", DATE, "--ticker", TICKER)
@@ -145,6 +146,8 @@ def test_every_question_is_answered_while_the_environment_is_off(ssmd: Ssmd, sto
     history = ssmd("day", "history", "--date", DATE)
     assert history.out.splitlines()[0].split() == ["TIME", "(UTC)", "WHO", "SUBJECT", "WHAT", "WHY"]
     assert len(history.out.splitlines()) == 9
+    begun = next(line for line in json.loads(ssmd("day", "history", "--date", DATE, "-o", "json").out)["lines"])
+    assert f"request {begun['correlation_id'][-8:]}" in history.out
     session = ssmd("data", "connections").out.splitlines()[1]
     assert "closed-by-venue" in session
     assert [day["date"] for day in json.loads(ssmd("day", "list", "-o", "json").out)] == [DATE]

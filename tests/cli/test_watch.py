@@ -7,10 +7,13 @@ import socket
 from decimal import Decimal
 
 import msgspec
+import pytest
 from tests.cli.conftest import Ssmd
 from tests.gateway.conftest import Gateway, Tape, gateway
 
+from ssmd.cli import watch
 from ssmd.cli.watch import Picture, _frames
+from ssmd.errors import Rejected
 from ssmd.gateway.messages import encode, of_record
 from ssmd.schemas.records import Record, Side
 
@@ -70,3 +73,50 @@ async def test_a_lost_connection_is_taken_up_where_it_was(gateway: Gateway) -> N
                 if len(heard) == 5:
                     break
         assert heard == [1, 2, 3, 4, 5]
+
+
+async def test_a_market_that_nobody_knows_is_told_and_not_watched_for_ever(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_KNOWN_POLL_S", 0.01)
+    async with gateway() as running, asyncio.timeout(30):
+        await running.settled(running.put(running.tape.snapshot("A"), running.tape.trade("B/1")))
+        with pytest.raises(Rejected) as refused:
+            await anext(_frames(running.url, "", "NOPE"))
+        assert (refused.value.rule, refused.value.message) == (
+            "market-unknown",
+            f"the gateway at {running.url} has had no record of a market NOPE",
+        )
+        assert refused.value.mend == "ssmd secmaster list, or ssmd secmaster search TEXT"
+        # Known, though it has no book; and whoever asks for a beginning means those to come as well.
+        for ticker in ("B/1", "NOPE*"):
+            assert [message["type"] for message in await anext(_frames(running.url, "", ticker))][:1] == ["ack"]
+
+
+async def test_a_market_that_begins_a_moment_later_is_watched(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_KNOWN_POLL_S", 0.05)
+    monkeypatch.setattr(watch, "_KNOWN_TRIES", 200)
+    async with gateway() as running, asyncio.timeout(30):
+        await running.settled(running.put(running.tape.snapshot("A")))
+        frames = _frames(running.url, "", "LATE")
+        first = asyncio.ensure_future(anext(frames))
+        while not running.service.hub.clients:
+            await asyncio.sleep(0.01)
+        running.put(running.tape.snapshot("LATE"))
+        heard = [message["type"] for message in await first]
+        while "snapshot" not in heard:
+            heard += [message["type"] for message in await anext(frames)]
+        assert heard[0] == "ack"
+
+
+async def test_a_gateway_that_has_heard_nothing_cannot_tell_and_waits(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with gateway() as running, asyncio.timeout(30):
+        frames = _frames(running.url, "", "A")
+        assert [message["type"] for message in await anext(frames)][:1] == ["ack"]
+        assert capsys.readouterr().err == "nothing of any market has reached the gateway yet: waiting\n"
+        running.put(running.tape.snapshot("A"))
+        heard: list[str] = []
+        while "snapshot" not in heard:
+            heard += [message["type"] for message in await anext(frames)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Start, end and show trading days.")
 
 FOLLOW_POLL_S = 0.5
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DateOption = Annotated[
     str,
     typer.Option("--date", metavar="DATE", help="YYYY-MM-DD; default: today in the environment's zone.", callback=checked_date),
@@ -285,10 +287,14 @@ def history(ctx: typer.Context, date: DateOption = "", as_of: AsOfOption = "", o
 
 
 def _why(one: AuditLine) -> str:
-    """Short: the JSON has the ids whole. A request is named by the end of its id, which is the part that differs."""
-    request = f"request {one.line.correlation_id[-8:]}" if one.line.correlation_id else ""
+    """Short: the JSON has the ids whole. Of a UUID its end is told, which is the part that differs; others are names."""
+    request = f"request {_short(one.line.correlation_id)}" if one.line.correlation_id else ""
     cause = f"after {one.cause_position}" if one.cause_position is not None else ""
     return ", ".join(part for part in (request, cause) if part)
+
+
+def _short(correlation_id: str) -> str:
+    return correlation_id[-8:] if _UUID.fullmatch(correlation_id) else correlation_id
 
 
 @app.command("list", epilog=examples("ssmd day list"))

@@ -19,12 +19,16 @@ from ssmd.errors import Rejected, Unavailable
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 DEPTH: Final = 10
 TRADES_SHOWN: Final = 10
+_NOT_FOUND: Final = 404
 _SCREEN: Final = "\x1b[H\x1b[2J"
 _CONNECT_S: Final = 10.0
 _TRIES: Final = 5
 _BEGIN_ANEW: Final = {"beyond-retention", "stream-changed", "resume-ahead", "cannot-resume"}
 _WAIT: Final = {"catching-up", "gateway-stopping", "too-many-resuming"}
 """Refusals that pass by themselves."""
+_KNOWN_TRIES: Final = 4
+_KNOWN_POLL_S: Final = 1.0
+"""A market that began a moment ago may have its first record only now."""
 
 
 @dataclass
@@ -144,7 +148,11 @@ async def _frames(url: str, key: str, ticker: str) -> AsyncIterator[list[dict[st
                         # Out of reach, or another stream: with a snapshot instead.
                         at = 0
                         break
-                    stream = next((message["stream"] for message in messages if message["type"] == "ack"), stream)
+                    ack = next((message for message in messages if message["type"] == "ack"), None)
+                    if ack is not None:
+                        stream = ack["stream"]
+                        if not again and not ack["snapshots"]:
+                            await _refuse_unknown(url, headers, ticker, is_silent=not ack["stream_seq"])
                     told = [message for message in messages if message["type"] != "error" or message["code"] not in _WAIT]
                     at = max([at, *(message["stream_seq"] for message in told if "ticker" in message)])
                     lost = 0 if told else lost
@@ -161,3 +169,39 @@ async def _frames(url: str, key: str, ticker: str) -> AsyncIterator[list[dict[st
             raise Unavailable(f"no gateway answers at {url}", mend="ssmd up") from trouble
         say(f"connection lost; again in {lost} s")
         await asyncio.sleep(lost)
+
+
+async def _refuse_unknown(url: str, headers: dict[str, str], ticker: str, *, is_silent: bool) -> None:
+    """Ask whether the gateway has ever heard of a market that has no book.
+
+    Args:
+        is_silent: nothing of any market has reached the gateway: then it cannot tell.
+
+    Raises:
+        Rejected: "market-unknown".
+    """
+    import asyncio  # noqa: PLC0415 - keeps --help quick
+    from urllib.parse import quote  # noqa: PLC0415
+
+    import httpx  # noqa: PLC0415
+
+    if ticker.endswith("*"):
+        return  # all that begin so, also those to come
+    if is_silent:
+        say("nothing of any market has reached the gateway yet: waiting")
+        return
+    async with httpx.AsyncClient(headers=headers, timeout=_CONNECT_S) as client:
+        for tried in range(_KNOWN_TRIES):
+            if tried:
+                await asyncio.sleep(_KNOWN_POLL_S)
+            try:
+                answer = await client.get(f"{url.rstrip('/')}/v1/markets/{quote(ticker, safe='')}")
+            except httpx.HTTPError:
+                return  # the socket is what is watched; its end is told there
+            if answer.status_code != _NOT_FOUND:
+                return
+    raise Rejected(
+        "market-unknown",
+        f"the gateway at {url} has had no record of a market {ticker}",
+        mend="ssmd secmaster list, or ssmd secmaster search TEXT",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ssmd.errors import Misconfigured, Unavailable
+from ssmd.errors import Malformed, Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
 from ssmd.keys.private_files import check_name, read_shared, text_of, write_private
 from ssmd.keys.secret import Secret
@@ -231,9 +231,19 @@ def choose_environment(workspace: Workspace, given: str, variables: Mapping[str,
             f"there is no environment in {workspace.registry / 'environments'}",
             mend="run ssmd inside a workspace, or name one with --workspace DIR",
         )
+    running = [name for name in names if _runs_here(workspace, name)]
+    likely = running[0] if len(running) == 1 else names[0]
+    here = f"; {', '.join(running)} {'runs' if len(running) == 1 else 'run'} on this machine" if running else ""
     raise Misconfigured(
-        f"which environment? There are {', '.join(names)}", mend=f"ssmd env use {names[0]}, or --env {names[0]}"
+        f"which environment? There are {', '.join(names)}{here}", mend=f"ssmd env use {likely}, or --env {likely}"
     )
+
+
+def _runs_here(workspace: Workspace, name: str) -> bool:
+    try:
+        return live_run(workspace.environment(name)) is not None
+    except (Malformed, OSError):
+        return False  # only a proposal; the command that means it tells
 
 
 def _unknown(name: str, names: list[str], source: str) -> Misconfigured:
