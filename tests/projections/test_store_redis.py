@@ -78,8 +78,10 @@ async def test_a_server_that_is_away_is_unavailable_and_its_password_stays_secre
 
 
 def test_a_url_that_is_none_of_redis_is_misconfigured() -> None:
-    with pytest.raises(Misconfigured, match="cache url"):
-        RedisRowStore("http://127.0.0.1:1", "t", random=system_random)
+    for url in ("http://127.0.0.1:1", "redis://:hunter2/x@127.0.0.1:1"):
+        with pytest.raises(Misconfigured) as caught:
+            RedisRowStore(url, "t", random=system_random)
+        assert caught.value.message == "cache.url is not a Redis url"
 
 
 async def test_a_connection_outlives_the_restart_of_its_server(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.services.embedded_servers import find_nats_server, start_nats
 from ssmd.streams.connection import ApiRefused, Connection
-from ssmd.streams.server_urls import redacted
+from ssmd.streams.server_urls import redacted, servers_of
 
 
 def _free_port() -> int:
@@ -155,3 +155,8 @@ async def test_refusals_carry_the_servers_number(transport_url: str, fresh_env: 
 
 def test_urls_in_messages_hold_no_secret() -> None:
     assert redacted("nats://me:secret@one:4222, tls://two:4222") == "nats://one:4222,tls://two:4222"
+    assert redacted("NATS://me:s/e@c,ret@one:4222,tls://you:s@two:1") == "NATS://one:4222,tls://two:1"
+    for secret in ("s/ecret", "se,cret"):
+        with pytest.raises(Misconfigured) as refused:
+            servers_of(f"nats://me:{secret}@one:4222")
+        assert refused.value.message == "not the url of a NATS server: 'nats://one:4222'"

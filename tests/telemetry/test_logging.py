@@ -71,6 +71,21 @@ def test_no_secret_passes_under_any_name_depth_or_text() -> None:
     assert "Traceback" in str(line["exception"])
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("lost redis://user:p@hunter2@host:1/0", f"lost redis://{WITHHELD}@host:1/0"),
+        ("nats://a:hunter2@h1:1,nats://b:hunter2@h2:1", f"nats://{WITHHELD}@h1:1,nats://{WITHHELD}@h2:1"),
+        (f"refused ssmd_abcdefgh2345_{'hunter2-_' * 4}hunter2 twice", f"refused {WITHHELD} twice"),
+        (f"no user SU{'HUNTER2Z' * 7}, or so", f"no user {WITHHELD}, or so"),
+        ("{'authorization': 'Bearer hunter2'}", f"{{'authorization': 'Bearer {WITHHELD}'}}"),
+        ("https://host/a@b and key SUMMER of ssmd_up", "https://host/a@b and key SUMMER of ssmd_up"),
+    ],
+)
+def test_secrets_are_known_by_their_looks(said: str, shown: str) -> None:
+    assert withhold("event", said) == shown
+
+
 def test_what_libraries_log_comes_out_the_same_way() -> None:
     stream = io.StringIO()
     configure_logging("gateway", ManualClock(), stream)

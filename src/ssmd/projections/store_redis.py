@@ -51,8 +51,11 @@ class RedisRowStore:
                 # A commit sent twice would meet its own first try as a Conflict: the caller decides what to repeat.
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
-            raise Misconfigured(f"cache url is not a Redis url: {error}", mend="set cache.url to redis://host:port/0") from None
+        except ValueError:
+            # What it says may be part of a password.
+            raise Misconfigured(
+                "cache.url is not a Redis url", mend="set cache.url to redis://host:port/0; in a password / is %2F, @ %40"
+            ) from None
         self._client: Redis = Redis.from_pool(pool)
         arguments = pool.connection_kwargs
         self._address = str(arguments.get("path") or f"{arguments.get('host')}:{arguments.get('port', 6379)}")

@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 from ssmd.errors import Misconfigured
 
 SCHEMES: Final = ("nats", "tls", "ws", "wss")
-_SECRETS: Final = re.compile(r"^([a-z]+://)?[^/]*@")
+# Whatever is before the last @: a password that nobody percent-encoded may have any character.
+_SECRETS: Final = re.compile(r"^([a-z]+://)?.*@", re.IGNORECASE | re.DOTALL)
+_BETWEEN: Final = re.compile(r",(?=\s*[a-z]+://)", re.IGNORECASE)
 
 
 def redacted(url: str) -> str:
     """`url` without user and password, for messages; several are separated by commas."""
-    return ",".join(_SECRETS.sub(r"\1", one.strip()) for one in url.split(","))
+    return ",".join(_SECRETS.sub(r"\1", one.strip()) for one in _BETWEEN.split(url))
 
 
 def servers_of(url: str) -> list[str]:
@@ -32,6 +34,7 @@ def servers_of(url: str) -> list[str]:
             is_valid = False
         if not is_valid:
             raise Misconfigured(
-                f"not the url of a NATS server: {redacted(server)!r}", mend="write it as nats://host:port or tls://host:port"
+                f"not the url of a NATS server: {redacted(url)!r}",
+                mend="write it as nats://host:port or tls://host:port; in a password / is %2F, a comma %2C, @ %40",
             )
     return servers

@@ -4,7 +4,8 @@
 
 Modules log with `structlog.get_logger()`; what libraries log through the standard library comes out the same way. What is
 done for a request carries its `correlation_id` (`telemetry.request`).
-Fields named like a secret are withheld, and so are private keys and URL credentials inside any text.
+Fields named like a secret are withheld, and so are private keys, URL credentials, keys of the gateway and seeds of NATS inside
+any text.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+# To the last @ before the path: a password may have one.
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
+_TELLTALE = re.compile(
+    r"\bssmd_[a-z2-7]{12}_[A-Za-z0-9_-]{43}"  # a key of the gateway (gateway.api_keys)
+    r"|\bS[ACNOUX][A-Z2-7]{56}\b"  # a seed of NATS
+    r"|(?<=\bbearer )[^\s\"']+",
+    re.IGNORECASE,
+)
 _FIRST = ("ts", "level", "component", "event")
 
 
@@ -44,7 +52,8 @@ def withhold(name: str, value: object) -> object:
     if _SECRET_NAME.search(name):
         return WITHHELD
     if isinstance(value, str):
-        return _URL_CREDENTIALS.sub(f"{WITHHELD}@", _PRIVATE_KEY.sub(WITHHELD, _text(value)))
+        shown = _URL_CREDENTIALS.sub(f"{WITHHELD}@", _PRIVATE_KEY.sub(WITHHELD, _text(value)))
+        return _TELLTALE.sub(WITHHELD, shown)
     if isinstance(value, bytes):
         return withhold(name, value.decode("utf-8", "backslashreplace"))
     if isinstance(value, Mapping):
