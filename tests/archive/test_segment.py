@@ -56,6 +56,15 @@ def test_a_segment_of_nothing_is_empty(tmp_path: Path) -> None:
     assert list(read_file(tmp_path / "s")) == []
 
 
+def test_a_segment_that_no_disk_has_room_for_is_discarded_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "s").symlink_to("/dev/full")
+    writer = write(tmp_path / "s", [b"x"])
+    writer.store(writer.take(is_last=True))  # a few bytes, which are not on the disk yet
+    writer.discard()
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_discarded_segment_is_gone(tmp_path: Path) -> None:
     writer = write(tmp_path / "s", [b"x" * 3_000_000], spill_every=1)
     assert (tmp_path / "s").exists()

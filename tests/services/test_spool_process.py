@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.services.test_archivers import Feeder, World, seed_day, undisturbed
@@ -21,7 +23,7 @@ from ssmd.schemas.blocks import EntryKind
 from ssmd.schemas.codecs import encode_record
 from ssmd.schemas.raw_line import Frames, LineEncoder
 from ssmd.schemas.records import BookDelta, Side, SizeMeaning
-from ssmd.services import open_segment
+from ssmd.services import open_segment, spool_process
 from ssmd.services.processes import mark_of
 from ssmd.services.spool_process import RemoteFiles, SpoolProcess
 
@@ -108,7 +110,7 @@ def test_what_a_lost_process_had_is_lost_and_the_next_one_begins_anew(process: S
     other = process.open(tmp_path / "c", 3)
     assert write(other)[0].facts.records == 1500  # by a new process
     # The other segment's beginning was lost too; it does not go on without.
-    with pytest.raises(OSError, match="begun by another process"):
+    with pytest.raises(OSError, match="not begun by this process"):
         begun.finish()
     files.discard()
     begun.discard()
@@ -123,6 +125,44 @@ def test_a_spool_that_cannot_be_written_is_told_and_ends_nothing(process: SpoolP
     before = pid_of(process)
     write(process.open(tmp_path / "b", 3))
     assert pid_of(process) == before
+
+
+def test_a_segment_that_could_not_be_written_does_not_go_on_without_what_failed(process: SpoolProcess, tmp_path: Path) -> None:
+    first, second, third = rounds()
+    other, files = process.open(tmp_path / "other", 3), process.open(tmp_path / "absent" / "a", 3)
+    other.write(first)
+    files.write(first + second + third)  # fails; that is said in the next answer, and another segment takes it
+    other.discard()
+    (tmp_path / "absent").mkdir()
+    files.write(second)
+    with pytest.raises(OSError, match="could not be written before"):
+        files.finish()
+    files.discard()
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
+def test_an_open_segment_waits_for_no_other_one(process: SpoolProcess, tmp_path: Path) -> None:
+    with process._lock:  # as while a round is being written
+        process.open(tmp_path / "a", 3)
+
+
+class _Few(socket.socket):
+    """Gives three bytes at most, as a socket may whose process was stopped and goes on."""
+
+    def recv_into(self, buffer: Any, _size: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer, min(3, len(buffer)), flags)
+
+
+def test_a_message_that_comes_in_pieces_is_one_message() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, _Few(fileno=theirs.detach()) as few:
+        for _ in range(2):
+            spool_process._send(ours, b"abcdefgh")
+        for _ in range(2):
+            assert bytes(spool_process._receive(few) or b"") == b"abcdefgh"
+        ours.sendall(spool_process._LENGTH.pack(8) + b"abc")
+        ours.shutdown(socket.SHUT_WR)
+        assert spool_process._receive(few) is None
 
 
 def test_a_process_that_cannot_be_started_is_told(

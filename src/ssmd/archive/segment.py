@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -139,7 +140,8 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Close and remove the file."""
-        self.close()
+        with suppress(OSError):  # what it could not write is not wanted any more
+            self.close()
         self._path.unlink(missing_ok=True)
 
 

@@ -296,4 +296,4 @@ class Sealer:
         self._spool.mkdir(parents=True, exist_ok=True)
         for leftover in self._spool.iterdir():
             if leftover.is_file():
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)  # the process of a killed archiver may be at work still

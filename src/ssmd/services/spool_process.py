@@ -14,6 +14,7 @@ Messages are MessagePack behind their length (u32, little endian). All calls blo
 from __future__ import annotations
 
 import errno
+import itertools
 import signal
 import socket
 import struct
@@ -79,13 +80,11 @@ class SpoolProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._owed = 0
-        self._next = 0
+        self._numbers = itertools.count(1)
 
     def open(self, stem: Path, level: int) -> RemoteFiles:
-        """The files of a segment, written there. Starts nothing yet."""
-        with self._lock:
-            self._next += 1
-            return RemoteFiles(self, self._next, stem, level)
+        """The files of a segment, written there. Starts nothing yet, and waits for nobody."""
+        return RemoteFiles(self, next(self._numbers), stem, level)
 
     def ask(self, request: _Request, *, is_answer_wanted: bool) -> Sequence[FinishedFile]:
         """Send a request; what it gives when its answer is wanted, else nothing: answers may be one request behind.
@@ -143,7 +142,8 @@ class SpoolProcess:
                 child.wait(END_S)
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait(END_S)
+                with suppress(subprocess.TimeoutExpired):  # its disk holds it; it has no socket any more
+                    child.wait(END_S)
 
     def close(self) -> None:
         """End the process, if there is one. It may be asked again, and starts again."""
@@ -197,22 +197,35 @@ def _send(connection: socket.socket, data: bytes) -> None:
         left = left[connection.send(left) :]
 
 
-def _receive(connection: socket.socket) -> bytes | bytearray | None:
+def _receive(connection: socket.socket) -> bytearray | None:
     """The next message; None when the other end is closed."""
-    head = connection.recv(_LENGTH.size, socket.MSG_WAITALL)
-    if len(head) < _LENGTH.size:
-        return None
-    data = bytearray(_LENGTH.unpack(head)[0])
-    return data if connection.recv_into(data, len(data), socket.MSG_WAITALL) == len(data) else None
+    head = _take(connection, _LENGTH.size)
+    return None if head is None else _take(connection, _LENGTH.unpack(head)[0])
+
+
+def _take(connection: socket.socket, size_bytes: int) -> bytearray | None:
+    data = bytearray(size_bytes)
+    left = memoryview(data)
+    while left:
+        # Fewer than asked for come when a process is stopped and goes on, and when a machine wakes up.
+        count = connection.recv_into(left, len(left), socket.MSG_WAITALL)
+        if not count:
+            return None
+        left = left[count:]
+    return data
 
 
 def serve(connection: socket.socket) -> None:
     """Do what is asked until the other end closes."""
     segments: dict[int, SegmentFiles] = {}
     while (data := _receive(connection)) is not None:
+        request = _REQUESTS.decode(data)
         try:
-            answer = _answer(_REQUESTS.decode(data), segments)
+            answer = _answer(request, segments)
         except OSError as error:
+            # Its files are of no more use. Who reads this answer may be another segment: this one must not go on.
+            if files := segments.pop(request.segment, None):
+                files.discard()
             answer = _Failed(error.errno or errno.EIO, error.strerror or str(error))
         _send(connection, _ENCODER.encode(answer))
 
@@ -225,8 +238,7 @@ def _answer(request: _Request, segments: dict[int, SegmentFiles]) -> _Done | _Fa
             if files := segments.pop(segment, None):
                 files.discard()
         case _Write(segment) | _Finish(segment) if segment not in segments:
-            # The process that had its beginning was lost.
-            return _Failed(errno.ESTALE, f"segment {segment} was begun by another process")
+            return _Failed(errno.ESTALE, f"segment {segment} was not begun by this process, or could not be written before")
         case _Write(segment, pieces):
             segments[segment].write(pieces)
         case _Finish(segment):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -171,7 +171,7 @@ async def test_the_journal_is_told_of_so_many_an_hour_and_that_there_are_more(
 async def test_the_newest_wait_within_bounds_of_number_and_size(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "HELD_MAX", 4)
     monkeypatch.setattr(quarantine, "HELD_BYTES_MAX", 3_000)
-    monkeypatch.setattr(letter_spool, "FILE_BYTES_MAX", 2_500)
+    monkeypatch.setattr(letter_spool, "FILE_BYTES_MAX", 2_000)
     office.offer(6)
     assert office.quarantine.stats() == {"quarantined": 0, "letters_waiting": 4, "letters_dropped": 2}
     office.offer(2, first=7, size=1_000)
@@ -240,3 +240,30 @@ def test_no_letter_is_larger_than_a_server_takes() -> None:
         assert len(msgspec.json.encode(letter)) < 1 << 20
         kept = base64.b64decode(letter.b64) if letter.b64 else letter.text.encode()
         assert kept == payload[:FRAME_BYTES_MAX]
+
+
+def test_what_is_kept_behind_a_torn_line_is_read_again(office: Office) -> None:
+    office.offer(1)
+    path = office.directory / "letters.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"letter":{"feed":"kal')
+    office.quarantine = office.opened()
+    office.offer(1, first=2)
+    office.quarantine = office.opened()
+    office.offer(1, first=3)
+    assert [one.n for one in office.quarantine._stream.held] == [1, 2, 3]
+
+
+def test_what_waits_is_not_written_anew_with_each_letter(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letter_spool, "FILE_BYTES_MAX", 1_000)  # less than what may wait
+    written: list[int] = []
+    replace = letter_spool.LetterSpool.replace
+
+    def counted(self: letter_spool.LetterSpool, waiting: Iterable[letter_spool.Waiting]) -> None:
+        found = list(waiting)
+        written.append(len(found))
+        replace(self, found)
+
+    monkeypatch.setattr(letter_spool.LetterSpool, "replace", counted)
+    office.offer(40)
+    assert 2 < len(written) < 20  # each time 500 bytes more: at least two letters
+    assert len(office.quarantine._stream.held) == 40

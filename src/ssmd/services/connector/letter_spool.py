@@ -18,7 +18,7 @@ from ssmd.services.connector.frame_letter import Unmapped
 
 FILE_NAME: Final = "letters.jsonl"
 FILE_BYTES_MAX: Final = 32 << 20
-"""A larger file is written anew with what waits still."""
+"""A larger file is written anew with what waits still; not again before half as much has come."""
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,6 +36,9 @@ class LetterSpool:
         self._path = directory / FILE_NAME
         self._log = log
         self._size_bytes = 0
+        self._kept_bytes = 0
+        # The file ends within a line: a kill or a full disk cut it.
+        self._is_torn = False
         self._is_told = False
 
     def load(self) -> list[Waiting]:
@@ -48,6 +51,7 @@ class LetterSpool:
             self._tell(error)
             return []
         self._size_bytes = len(data)
+        self._is_torn = bool(data) and not data.endswith(b"\n")
         found = []
         for line in data.splitlines():
             try:
@@ -58,14 +62,17 @@ class LetterSpool:
 
     def add(self, one: Waiting) -> bool:
         """Keep one; whether the file has grown so long that it should be written anew (`replace`)."""
-        line = msgspec.json.encode(one) + b"\n"
+        line = b"\n" * self._is_torn + msgspec.json.encode(one) + b"\n"
         try:
             with self._path.open("ab", buffering=0) as file:
-                file.write(line)
+                written = file.write(line)
+                self._is_torn = written != len(line)
+                if self._is_torn:
+                    self._tell(OSError(f"only {written} of {len(line)} bytes were written"))
         except OSError as error:
             self._tell(error)
         self._size_bytes += len(line)
-        return self._size_bytes > FILE_BYTES_MAX
+        return self._size_bytes > max(FILE_BYTES_MAX, self._kept_bytes + FILE_BYTES_MAX // 2)
 
     def replace(self, waiting: Iterable[Waiting]) -> None:
         """Keep these and no others."""
@@ -77,9 +84,10 @@ class LetterSpool:
                 fresh.replace(self._path)
             elif self._size_bytes:
                 self._path.unlink(missing_ok=True)
+            self._is_torn = False
         except OSError as error:
             self._tell(error)
-        self._size_bytes = len(data)
+        self._size_bytes = self._kept_bytes = len(data)
 
     def _tell(self, error: OSError) -> None:
         if not self._is_told:
