@@ -9,7 +9,7 @@ from ssmd.clock import ManualClock
 from ssmd.domain import archive, trading_day
 from ssmd.domain.archive import SealSegment, SegmentFile
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.domain.trading_day import StartDay, Totals
+from ssmd.domain.trading_day import CompleteDay, EndDay, StartDay, Totals
 from ssmd.errors import Rejected, Unavailable
 from ssmd.identifiers import system_random
 from ssmd.projections import queries
@@ -22,6 +22,7 @@ from ssmd.wiring.day_steps import ComponentName, DayProcedure
 from ssmd.wiring.trading_day import (
     begin,
     end_day,
+    finish,
     force_end_day,
     recover_day,
     refuse_date,
@@ -126,6 +127,20 @@ async def test_a_day_is_started_and_ended_step_by_step(day: Day) -> None:
         "completed.v1",
     ]
     assert day.said[-1] == "trading day 2026-05-14 is complete"
+
+
+async def test_a_try_that_was_taken_for_dead_may_complete_the_day_first(day: Day) -> None:
+    await start_day(day.procedure, DATE)
+    await begin(day.procedure, DATE, EndDay(DATE))
+    first = Totals(messages=7, records={}, segments=1, size_bytes=9, gaps=0)
+
+    async def views() -> Views:
+        # While this one counts.
+        await day.application.handle(trading_day.DECIDER, (DATE,), CompleteDay(first), actor="another worker")
+        return await fold_views(day.journal)
+
+    state = await finish(day.procedure._replace(views=views), "end", DATE)
+    assert (state.status, state.totals) == ("complete", first)
 
 
 async def test_doing_it_again_changes_nothing(day: Day) -> None:

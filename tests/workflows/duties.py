@@ -52,7 +52,7 @@ class Duties(Week):
             raise self.troubles[gap.gap_id].pop(0)
         return "repaired"
 
-    async def gap(self, number: int, *, age_s: int, is_over: bool = True) -> None:
+    async def gap(self, number: int, *, age_s: int, is_over: bool = True, connection: str = "main") -> None:
         end_ns = T0 - age_s * S
         start_ns = end_ns - 5 * S
         facts: list[capture.CaptureEvent] = [
@@ -62,7 +62,9 @@ class Duties(Week):
             facts.append(GapClosed(1, number, 1, end_ns, f"1-{number}", start_ns, end_ns, ("A",)))
         for fact in facts:
             command = RecordFact(TapePlace(fact.session, fact.n, fact.index), fact)
-            await self.application.handle(capture.DECIDER, ("kalshi", "main"), command, actor="connector:kalshi-main")
+            await self.application.handle(
+                capture.DECIDER, ("kalshi", connection), command, actor=f"connector:kalshi-{connection}"
+            )
 
     def wants_key(self) -> None:
         """Its registry defines the key "kalshi", to be rotated every 90 days."""

@@ -52,15 +52,22 @@ async def test_gaps_are_asked_for_the_latest_first_and_none_keeps_the_next_from_
     assert progress == RepairProgress(4, 4, "", {"refused": 1, "failed": 1, "repaired": 2})
 
 
-async def test_where_several_fail_in_a_row_the_rest_is_the_next_runs(skipping: WorkflowEnvironment) -> None:
+async def test_where_several_of_a_connection_fail_in_a_row_its_rest_is_the_next_runs(skipping: WorkflowEnvironment) -> None:
     duties = Duties()
     for number in range(1, 6):
         await duties.gap(number, age_s=10_000 - number)
+    # Another process has this connection: that one answers.
+    await duties.gap(9, age_s=20_000, connection="second")
     duties.troubles = {f"1-{number}": [Unavailable("nobody listens")] * 9 for number in (3, 4, 5)}
     async with worker_of(skipping.client, ENV, duties):
         order = RepairOrder(ENV, patience=PATIENT)
         outcomes = await skipping.client.execute_workflow(GapRepair.run, order, id=f"{ENV}/gaps", task_queue=task_queue(ENV))
-    assert [(one.gap.gap_id, one.result) for one in outcomes] == [("1-5", "failed"), ("1-4", "failed"), ("1-3", "failed")]
+    assert [(one.gap.connection, one.gap.gap_id, one.result) for one in outcomes] == [
+        ("main", "1-5", "failed"),
+        ("main", "1-4", "failed"),
+        ("main", "1-3", "failed"),
+        ("second", "1-9", "repaired"),
+    ]
 
 
 async def test_what_is_found_of_a_key_is_journaled_once(skipping: WorkflowEnvironment) -> None:

@@ -16,7 +16,7 @@ from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.gap_repair import GAPS_MAX, Wanted, find_gap, gaps_to_repair
 from ssmd.wiring.trading_day import day_procedure
 from ssmd.wiring.views import asking_views
-from ssmd.workflows.orders import FAILURES_MAX
+from ssmd.workflows.orders import is_left_alone
 
 
 class GapOutcome(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ async def repair_gaps(
     say: Callable[[str], None],
     is_dry: bool = False,
 ) -> list[GapOutcome]:
-    """Have gaps repaired, the latest first; one that cannot be does not keep the next from it, FAILURES_MAX in a row do.
+    """Have gaps repaired, the latest first; one that cannot be keeps none from it, several of a connection its other ones.
 
     Args:
         say: told how far it is.
@@ -81,11 +81,11 @@ async def repair_gaps(
     ) as procedure:
         found = (await gaps_to_repair(await procedure.views(), feed, wanted, clock.now_ns()))[:GAPS_MAX]
         for number, gap in enumerate(found, 1):
+            if is_left_alone(gap.connection, [(one.connection, one.result) for one in outcomes]):
+                continue
             outcome = await _tried(procedure, gap)
             say(f"{number} of {len(found)}: gap {gap.gap_id} {outcome.result}{f': {outcome.detail}' if outcome.detail else ''}")
             outcomes.append(outcome)
-            if [one.result for one in outcomes[-FAILURES_MAX:]] == ["failed"] * FAILURES_MAX:
-                break
     return outcomes
 
 

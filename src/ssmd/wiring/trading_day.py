@@ -229,7 +229,13 @@ async def finish(procedure: DayProcedure, phase: Phase, date: str) -> trading_da
     state = await procedure.application.state(trading_day.DECIDER, (date,))
     if state.status == "complete":
         return state  # the totals stand, whatever was captured since
-    return await decide_day(procedure, date, CompleteDay(await totals_of(await procedure.views(), procedure.feed, date)))
+    try:
+        return await decide_day(procedure, date, CompleteDay(await totals_of(await procedure.views(), procedure.feed, date)))
+    except Rejected as error:
+        if error.rule != "day-already-complete":
+            raise
+        # Another try of the same, taken for dead, was done a moment ago, with totals of its moment.
+        return await procedure.application.state(trading_day.DECIDER, (date,))
 
 
 class _Attempt:

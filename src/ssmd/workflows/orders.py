@@ -5,6 +5,7 @@ A field may be added with a default; none may change its meaning or go, or recor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -134,7 +135,7 @@ class SyncOrder:
 
 
 FAILURES_MAX: Final = 3
-"""After so many gaps in a row that failed, whoever is away is left alone until the next run."""
+"""After so many gaps of one connection in a row that failed, it is left alone until the next run."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,15 @@ class RepairProgress:
     of: int = 0
     gap: str = ""
     results: dict[str, int] = field(default_factory=dict)
+
+
+def is_left_alone(connection: str, tried: Sequence[tuple[str, str]]) -> bool:
+    """Whether the last FAILURES_MAX gaps of `connection` all failed; `tried`: (connection, result) so far, in order.
+
+    Venue or connector are away then. Another connection has a process of its own, that may well be there.
+    """
+    last = [result for name, result in tried if name == connection][-FAILURES_MAX:]
+    return last == ["failed"] * FAILURES_MAX
 
 
 def workflow_id(env: str, phase: Phase, date: str) -> str:

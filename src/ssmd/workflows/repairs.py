@@ -1,7 +1,7 @@
 """Workflow GapRepair: has the gaps repaired that no connector repaired by itself, one after another.
 
-One that cannot be repaired does not keep the next from being asked for. Where several in a row fail, venue or connector
-are away: the rest is not asked for. What failed or was not asked for is found again by the next run.
+One that cannot be repaired does not keep the next from being asked for. Where several of a connection fail in a row, venue or
+connector are away: its rest is not asked for. What failed or was not asked for is found again by the next run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from ssmd.workflows.failures import cause_of, rule_of
     from ssmd.workflows.orders import (
-        FAILURES_MAX,
         GapName,
         Patience,
         Repaired,
         RepairOrder,
         RepairProgress,
         Unrepaired,
+        is_left_alone,
     )
 
 REPAIR_S = 300.0
@@ -52,10 +52,10 @@ class GapRepair:
         )
         outcomes: list[Repaired] = []
         for gap in found.gaps:
+            if is_left_alone(gap.connection, [(one.gap.connection, one.result) for one in outcomes]):
+                continue
             self._tell(gap.gap_id, len(found.gaps), outcomes)
             outcomes.append(await self._repaired(order, gap))
-            if [one.result for one in outcomes[-FAILURES_MAX:]] == ["failed"] * FAILURES_MAX:
-                break
         self._tell("", len(found.gaps), outcomes)
         return outcomes
 
