@@ -122,6 +122,20 @@ def test_replay_and_sample(ssmd: Callable[..., Called], world: Any) -> None:
     assert (called.status, "is no time" in called.err) == (2, True)
 
 
+def test_replay_and_sample_say_when_nothing_is_archived(ssmd: Callable[..., Called], world: Any) -> None:
+    def told(*arguments: str) -> tuple[int, str, str]:
+        called = ssmd("data", *arguments)
+        return called.status, called.out, called.err.strip()
+
+    no_line, no_record = (f"no such {what} is archived for" for what in ("line", "record"))
+    assert told("replay", "--date", "2020-02-03") == (0, "", f"{no_line} 2020-02-03")
+    assert told("replay", "--date", "2020-02-03", "--ticker", "A-1") == (0, "", f"{no_line} 2020-02-03")
+    assert told("replay", "--date", "2020-02-03", "--kind", "records") == (0, "", f"{no_record} 2020-02-03")
+    assert told("sample", "--date", "2020-02-03") == (0, "", f"{no_record} 2020-02-03")
+    assert told("sample", "--date", DATE, "--ticker", "NOBODY") == (0, "", f"{no_record} {DATE}")
+    assert told("sample", "--date", DATE, "-n", "1")[2] == ""
+
+
 def test_book(ssmd: Callable[..., Called], world: Any) -> None:
     at = str(world.lines[40].entry.ts_recv_ns)
     answer = json.loads(ssmd("data", "book", "--ticker", "A-1", "--at", at, "-o", "json").out)

@@ -187,11 +187,12 @@ def _pieces(player: Replayer, source: Source, what: What) -> AsyncIterator[bytes
 def _play(invocation: Invocation, asked: Asked) -> None:
     source = _source(invocation, asked)
 
-    async def played() -> None:
+    async def played() -> int:
         async with _player(invocation, source) as player:
-            await _write(_pieces(player, source, asked.what), asked.most, flush=source.pace > 0)
+            return await _write(_pieces(player, source, asked.what), asked.most, flush=source.pace > 0)
 
-    run(played())
+    if not run(played()):
+        say(f"no such {'line' if asked.what is What.RAW else 'record'} is archived for {asked.date}")
 
 
 def _publish(invocation: Invocation, asked: Asked, prefix: str) -> None:
@@ -245,11 +246,12 @@ def _serve(invocation: Invocation, asked: Asked, port: int) -> None:
     run(served())
 
 
-async def _write(pieces: AsyncIterator[bytes], count: int, *, flush: bool) -> None:
-    """Write to stdout; blocking on it is the point: the reader sets the pace."""
+async def _write(pieces: AsyncIterator[bytes], count: int, *, flush: bool) -> int:
+    """Write to stdout; blocking on it is the point: the reader sets the pace. How many bytes there were."""
     out = sys.stdout.buffer
-    left = count
+    left, size = count, 0
     async for piece in pieces:
+        size += len(piece)
         if count:
             lines = piece.splitlines(keepends=True)[:left]
             left -= len(lines)
@@ -261,3 +263,4 @@ async def _write(pieces: AsyncIterator[bytes], count: int, *, flush: bool) -> No
             if flush:
                 out.flush()
     out.flush()
+    return size
