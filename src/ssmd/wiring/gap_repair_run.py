@@ -75,7 +75,7 @@ async def repair_gaps(
         async with asking_views(environment, variables, say, projections=gaps_view) as views:
             found = await gaps_to_repair(views, feed, wanted, clock.now_ns())
         return [_outcome(gap, "to-do", "") for gap in found]
-    outcomes = []
+    outcomes: list[GapOutcome] = []
     async with day_procedure(
         environment, variables, clock=clock, random=random, actor=actor, say=say, is_whole=True
     ) as procedure:
