@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from temporalio.worker import Replayer
 from tests.workflows.week import Week, outage
 
 from ssmd.domain import trading_day
-from ssmd.errors import Rejected
+from ssmd.errors import Rejected, Unavailable
+from ssmd.workflows import client
 from ssmd.workflows.connection import task_queue
 from ssmd.workflows.days import DayEnd, DayRoll, DayStart
 from ssmd.workflows.failures import cause_of
@@ -116,6 +118,19 @@ async def test_who_waits_can_be_asked_and_hurried(skipping: WorkflowEnvironment)
             await handle.execute_update("retry-now", result_type=Progress)
             async with asyncio.timeout(20):
                 assert (await handle.result()).rounds == 2
+
+
+async def test_who_waits_cannot_be_hurried_where_nobody_works(
+    skipping: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RPC_TIMEOUT", timedelta(seconds=0.5))
+    with skipping.auto_time_skipping_disabled():
+        days = client.DayClient(skipping.client)
+        name = await days.start(order("start", "2026-05-20"))
+        with pytest.raises(Unavailable) as raised:
+            await days.hurry(name)
+        await skipping.client.get_workflow_handle(name).terminate()
+    assert (raised.value.message, raised.value.mend) == (f"no worker takes {name} up", "ssmd worker run")
 
 
 @pytest.mark.parametrize("path", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ from temporalio.client import (
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -134,7 +135,11 @@ class DayClient:
         return found.status is WorkflowExecutionStatus.RUNNING
 
     async def hurry(self, name: str) -> bool:
-        """Let a workflow that waits to try again do so now; False = it does not wait."""
+        """Let a workflow that waits to try again do so now; False = it does not wait.
+
+        Raises:
+            Unavailable: nobody works on it, or Temporal is away.
+        """
         try:
             with translating(name):
                 await self._client.get_workflow_handle(name).execute_update(
@@ -142,4 +147,6 @@ class DayClient:
                 )
         except WorkflowUpdateFailedError:
             return False
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            raise Unavailable(f"no worker takes {name} up", mend="ssmd worker run") from None
         return True
