@@ -18,6 +18,7 @@ from ssmd.services.connector import departures
 from ssmd.services.connector.departures import SETTLE_S, Departures
 from ssmd.services.simulator.config import SimulatorConfig
 from ssmd.services.simulator.seeded_feed import SeededFeed
+from ssmd.streams.publisher import NOWHERE, EntryPlace
 
 LOG = structlog.get_logger()
 
@@ -37,7 +38,7 @@ def left(*tickers: str, gap_id: str = "7-9", channel: str = "") -> MarketsLeft:
 def told(found: Departures, *wanted: str, age_s: float = SETTLE_S) -> list[MarketsLeft]:
     facts: list[MarketsLeft] = []
     found.want(wanted)
-    found.tell(age_s, facts.append)
+    found.tell(age_s, facts.append, NOWHERE, NOWHERE)
     return facts
 
 
@@ -79,7 +80,7 @@ def test_what_could_not_be_written_is_due_again(tmp_path: Path) -> None:
         raise Unavailable("the disk is full")
 
     found.want(())
-    found.tell(SETTLE_S, full)
+    found.tell(SETTLE_S, full, NOWHERE, NOWHERE)
     assert told(found) == [left("A")]
 
 
@@ -88,12 +89,24 @@ def test_a_session_knows_whom_it_wants_from_its_subscription(tmp_path: Path) -> 
         found, facts = Departures(tmp_path, LOG), list[MarketsLeft]()
         found.captures(subscription)
         found.offer([opened("A", "B")])
-        found.tell(SETTLE_S, facts.append)
+        found.tell(SETTLE_S, facts.append, NOWHERE, NOWHERE)
         return facts
 
     assert found_for(Subscription(("trade",), ())) == []  # all markets there are
     assert found_for(Subscription(("trade",), ("A",))) == [left("B")]
     assert found_for(Subscription(("trade",), (), is_followed=True)) == [left("A", "B")]
+
+
+def test_nothing_is_told_while_the_tape_is_not_mapped(tmp_path: Path) -> None:
+    found, facts = Departures(tmp_path, LOG), list[MarketsLeft]()
+    found.offer([opened("A", "B")])
+    found.want(())
+    found.tell(1, facts.append, EntryPlace(9, 40), NOWHERE)
+    found.tell(SETTLE_S, facts.append, EntryPlace(9, 80), EntryPlace(9, 39))
+    assert facts == []  # "A" may have come back in entry 40
+    found.offer([closed("A")])
+    found.tell(SETTLE_S, facts.append, EntryPlace(9, 90), EntryPlace(9, 40))
+    assert facts == [left("B")]
 
 
 def test_many_tickers_come_in_several_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Markets that do not come back after a hole, because they are not captured any more: they settled meanwhile, say.
 
 No snapshot will ever end the hole for them. The connector does, once its session has had the time to learn which markets
-there are: a `MarketsLeft` fact on the tape. What has not come back from between sessions is kept beside the tape, so that
-no restart forgets it:
+there are, and what it wrote is mapped: a `MarketsLeft` fact on the tape. What has not come back from between sessions is
+kept beside the tape, so that no restart forgets it:
 
     {tape}/departures.json    the holes, each with the tickers that have not come back
 
@@ -24,6 +24,7 @@ from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import Subscription
 from ssmd.schemas.control import MarketsLeft
 from ssmd.schemas.records import WHOLE_CHANNEL
+from ssmd.streams.publisher import NOWHERE, EntryPlace
 
 SETTLE_S: Final = 30.0
 """A session that old has read the listing, and been told by the venue what it subscribed to."""
@@ -51,6 +52,8 @@ class Departures:
         self._log = log
         self._holes: dict[str, _Hole] = {hole.gap_id: hole for hole in self._kept()}
         self._told: set[tuple[str, str]] = set()
+        # How far the tape went when it was last mapped as far as it then went.
+        self._awaited = NOWHERE
         # None = all there are.
         self._wanted: AbstractSet[str] | None = None
 
@@ -101,8 +104,16 @@ class Departures:
             del self._holes[fact.gap_id]
         return bool(closed) and not hole.channel
 
-    def tell(self, age_s: float, write: Callable[[MarketsLeft], None]) -> None:
-        """Write what is due in a session that old; each ticker of a hole once. What cannot be written is due again."""
+    def tell(self, age_s: float, write: Callable[[MarketsLeft], None], written: EntryPlace, acked: EntryPlace) -> None:
+        """Write what is due in a session that old; each ticker of a hole once. What cannot be written is due again.
+
+        Args:
+            written, acked: how far the tape goes, and what of it was mapped and published. While streams are away, or are
+                filled again, a ticker may have come back on the tape and nobody here knows it: then nothing is told.
+        """
+        if acked < self._awaited:
+            return
+        self._awaited = written
         if self._wanted is None or age_s < SETTLE_S or not self._holes:
             return
         with suppress(Unavailable):

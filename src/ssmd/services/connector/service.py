@@ -340,9 +340,9 @@ class ConnectorService:
                 with suppress(Unavailable):
                     self._recorder.watch_clock()
                     self._recorder.turn_day()
-            if self._conversation is not None:
-                self._conversation.tick()
-                self._departures.tell(self._conversation.age_s, self._conversation.recorder.fact)
+            if (talk := self._conversation) is not None:
+                talk.tick()
+                self._departures.tell(talk.age_s, talk.recorder.fact, self._written, self._publisher.acked)
 
     # Markets that come and go, books that cannot be
 
