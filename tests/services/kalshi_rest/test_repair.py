@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.services.kalshi_rest.conftest import START_NS
@@ -18,7 +18,7 @@ from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.exchanges.kalshi.rest_history import ListedTrade, read_trade
 from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.control import Connected, Repair, encode_fact
-from ssmd.services.kalshi_rest.client import RestSettings
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAnswer, RestSettings
 from ssmd.services.kalshi_rest.repair import repair_gap
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
@@ -177,3 +177,17 @@ async def test_of_a_gap_repaired_in_part_the_rest_is_asked(run_venue: Any) -> No
         await repair_gap(GAP._replace(channel="trade", tickers=(first, second)), venue.client, told, told.write)
         fresh = {read_trade(entry.body.encode()).ticker for entry in told.written[done:-1]}
         assert fresh == {second}
+
+
+async def test_whatever_a_ticker_holds_it_is_one_part_of_a_path() -> None:
+    asked: list[str] = []
+
+    class Venue:
+        async def get(self, path: str, *, not_before_ns: int = 0) -> RestAnswer:
+            asked.append(path)
+            return RestAnswer(b"{}", not_before_ns)
+
+    told = Told()
+    gap = GAP._replace(channel="orderbook_delta", tickers=("KX-1.5", "../portfolio/orders?limit=1#"))
+    await repair_gap(gap, cast("KalshiRest", Venue()), told, told.write)
+    assert asked == ["/markets/KX-1.5/orderbook", "/markets/..%2Fportfolio%2Forders%3Flimit%3D1%23/orderbook"]

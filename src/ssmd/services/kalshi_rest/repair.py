@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from ssmd.clock import Clock
 from ssmd.errors import Rejected, Unavailable
@@ -140,7 +141,8 @@ async def _books(gap: GapToRepair, client: KalshiRest, troubles: list[str]) -> d
         return books
     for ticker in gap.tickers:
         try:
-            answer = await client.get(f"/markets/{ticker}/orderbook", not_before_ns=gap.end_ns)
+            # A ticker is what somebody told: it names a market, whatever is in it, and no other path.
+            answer = await client.get(f"/markets/{quote(ticker, safe='')}/orderbook", not_before_ns=gap.end_ns)
         except Rejected as error:
             if error.rule == "kalshi-bad-key":
                 raise
