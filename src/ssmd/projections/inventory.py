@@ -88,20 +88,8 @@ def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partitio
     match event:
         case archive.Opened(epoch=epoch, instance=instance):
             return replace(partition, epoch=epoch, instance=instance)
-        case archive.SegmentSealed(files=files, sessions=sessions):
-            kinds = dict(partition.kinds)
-            for file in files:
-                kinds[file.kind] = with_file(kinds.get(file.kind, Holding()), file)
-            reached = dict(partition.sessions)
-            for session in sessions:
-                name = str(session.session)
-                reached[name] = max(reached.get(name, 0), session.last_n)
-            return replace(
-                partition,
-                kinds=dict(sorted(kinds.items())),
-                mapper=max([partition.mapper, *map(_mapper_of, files)]),
-                sessions=dict(sorted(reached.items(), key=lambda item: int(item[0]))),
-            )
+        case archive.SegmentSealed():
+            return _sealed(partition, event)
         case archive.Renormalized():
             return _renormalized(partition, event)
         case archive.Completed(reason=reason):
@@ -116,6 +104,22 @@ def _evolve(partition: Partition, event: msgspec.Struct, ts_ns: int) -> Partitio
             return replace(partition, holds={one: why for one, why in partition.holds.items() if one != name})
         case _:
             return partition
+
+
+def _sealed(partition: Partition, event: archive.SegmentSealed) -> Partition:
+    kinds = dict(partition.kinds)
+    for file in event.files:
+        kinds[file.kind] = with_file(kinds.get(file.kind, Holding()), file)
+    reached = dict(partition.sessions)
+    for session in event.sessions:
+        name = str(session.session)
+        reached[name] = max(reached.get(name, 0), session.last_n)
+    return msgspec.structs.replace(
+        partition,
+        kinds=dict(sorted(kinds.items())),
+        mapper=max([partition.mapper, *map(_mapper_of, event.files)]),
+        sessions=dict(sorted(reached.items(), key=lambda item: int(item[0]))),
+    )
 
 
 def _mapper_of(file: archive.SegmentFile) -> int:
