@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from ssmd.application.handler import Application
@@ -52,14 +55,14 @@ class SteppedClock(SystemClock):
 class System:
     """A connector behind a proxy."""
 
-    def __init__(self, directory: Path, simulator: Simulator, proxy: Proxy) -> None:
+    def __init__(self, directory: Path, rest_url: str, venue_url: str, proxy: Proxy) -> None:
         self.clock = SteppedClock()
         self.proxy = proxy
         self.transport = MemoryTransport()
         self.journal = MemoryJournal("t")
-        url = urlsplit(simulator.websocket_url)
+        url = urlsplit(venue_url)
         access = KalshiAccess(
-            rest_url=simulator.rest_url,
+            rest_url=rest_url,
             websocket_url=f"ws://127.0.0.1:{proxy.port}{url.path}",
             channels=("orderbook_delta",),
             tickers=(),
@@ -132,31 +135,87 @@ class System:
         await self.more_frames()
 
 
+CONFIG = SimulatorConfig(seed=4, markets=4, rate=300, require_auth=False, ping_s=1, pong_deadline_s=600)
+
+
+@asynccontextmanager
+async def capturing(tmp_path: Path, rest_url: str, venue_url: str) -> AsyncIterator[System]:
+    async with proxied(urlsplit(venue_url).port or 0) as proxy:
+        system = System(tmp_path, rest_url, venue_url, proxy)
+        task = asyncio.create_task(system.connector.run())
+        try:
+            await system.more_frames()
+            yield system
+        finally:
+            await system.connector.stop()
+            async with asyncio.timeout(20):
+                await task
+
+
 @asynccontextmanager
 async def running(tmp_path: Path) -> AsyncIterator[System]:
-    config = SimulatorConfig(seed=4, markets=4, rate=300, require_auth=False, ping_s=1, pong_deadline_s=600)
-    simulator = Simulator(config, SystemClock())
+    simulator = Simulator(CONFIG, SystemClock())
     await simulator.start()
     serving = asyncio.create_task(simulator.run())
     try:
-        async with proxied(urlsplit(simulator.websocket_url).port or 0) as proxy:
-            system = System(tmp_path, simulator, proxy)
-            task = asyncio.create_task(system.connector.run())
-            try:
-                await system.more_frames()
-                yield system
-            finally:
-                await system.connector.stop()
-                async with asyncio.timeout(20):
-                    await task
+        async with capturing(tmp_path, simulator.rest_url, simulator.websocket_url) as system:
+            yield system
     finally:
         await simulator.stop()
         await serving
 
 
+SERVE = """
+import asyncio, sys
+import msgspec
+from ssmd.clock import SystemClock
+from ssmd.services.simulator.config import SimulatorConfig
+from ssmd.services.simulator.simulator import Simulator
+
+async def run() -> None:
+    simulator = Simulator(msgspec.json.decode(sys.argv[1], type=SimulatorConfig), SystemClock())
+    await simulator.start()
+    print("at", simulator.rest_url, simulator.websocket_url, flush=True)
+    await simulator.run()
+
+asyncio.run(run())
+"""
+
+
+@asynccontextmanager
+async def venue_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, str, str]]:
+    """A venue in a process of its own, and its two urls."""
+    config = msgspec.json.encode(CONFIG).decode()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, config, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            while (line := (await process.stdout.readline()).decode().split())[:1] != ["at"]:
+                assert line, "the venue's process has ended"
+        yield process, line[1], line[2]
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def check_stale(system: System, silent_ns: int, found_ns: int, healed_ns: int) -> None:
+    """Found within the limit and a second; the gap of every ticker right to a second."""
+    assert STALE_S * SECOND - 0.3 * SECOND <= found_ns - silent_ns <= (STALE_S + 1) * SECOND
+    ((_, ending),) = system.endings()
+    assert ending.cause == "stale"
+    gaps = [gap for gap in system.gaps() if gap.cause == "stale"]
+    opened = {gap.ticker: gap for gap in gaps if gap.state == "opened"}
+    closed = {gap.ticker: gap for gap in gaps if gap.state == "closed"}
+    assert set(opened) == set(closed) != set()
+    for gap in closed.values():
+        assert abs(gap.start_ns - silent_ns) < SECOND
+        assert abs(gap.end_ns - healed_ns) < SECOND
+        assert gap.start_ns < gap.end_ns
+
+
 @pytest.mark.parametrize("kind", ["is_cut", "is_half_open", "is_deaf"])
 async def test_an_outage_is_found_within_the_limit_and_a_second_and_its_times_are_right(tmp_path: Path, kind: str) -> None:
-    """A partition or stopped peer; half-open TCP; a peer that reads nothing while our commands fill the buffers."""
+    """A partition; half-open TCP; a peer that reads nothing while our commands fill the buffers."""
     async with running(tmp_path) as system:
         setattr(system.proxy, kind, True)
         system.proxy.refuses = True
@@ -176,17 +235,24 @@ async def test_an_outage_is_found_within_the_limit_and_a_second_and_its_times_ar
         healed_ns = system.clock.now_ns()
         await system.next_session()
         await system.connector.flush()
-        assert STALE_S * SECOND - 0.3 * SECOND <= found_ns - silent_ns <= (STALE_S + 1) * SECOND
-        ((_, ending),) = system.endings()
-        assert ending.cause == "stale"
-        gaps = [gap for gap in system.gaps() if gap.cause == "stale"]
-        opened = {gap.ticker: gap for gap in gaps if gap.state == "opened"}
-        closed = {gap.ticker: gap for gap in gaps if gap.state == "closed"}
-        assert set(opened) == set(closed) != set()
-        for gap in closed.values():
-            assert abs(gap.start_ns - silent_ns) < SECOND
-            assert abs(gap.end_ns - healed_ns) < SECOND
-            assert gap.start_ns < gap.end_ns
+        check_stale(system, silent_ns, found_ns, healed_ns)
+
+
+async def test_a_stopped_venue_is_found_like_one_that_is_gone(tmp_path: Path) -> None:
+    """Its process stands still; its kernel goes on to take what is sent, and to accept connections."""
+    async with venue_process() as (process, rest_url, venue_url), capturing(tmp_path, rest_url, venue_url) as system:
+        talk = system.connector._conversation
+        process.send_signal(signal.SIGSTOP)
+        silent_ns = system.clock.now_ns()
+        async with asyncio.timeout(20):
+            while system.connector._conversation is talk:
+                await asyncio.sleep(0.005)
+        found_ns = system.clock.now_ns()
+        process.send_signal(signal.SIGCONT)
+        healed_ns = system.clock.now_ns()
+        await system.next_session()
+        await system.connector.flush()
+        check_stale(system, silent_ns, found_ns, healed_ns)
 
 
 async def test_latency_and_jitter_are_no_outage(tmp_path: Path) -> None:
