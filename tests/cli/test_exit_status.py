@@ -33,6 +33,11 @@ def test_every_kind_of_error_has_its_status(error: BaseException, status: int) -
     [
         (Unavailable("no server at nats://a:1", mend="ssmd up dev"), "error: no server at nats://a:1\n  try: ssmd up dev\n"),
         (Rejected("r", "no"), "error: no\n"),
+        # What the venue said must not drive the terminal. Mistakes in a registry have lines of their own.
+        (
+            Unavailable("the venue:\n\x1b]0;evil\x07\x9b2J é"),
+            "error: the venue:\n\N{REPLACEMENT CHARACTER}]0;evil\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}2J é\n",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "error: /x/y: Permission denied\n"),
         (ExceptionGroup("tasks", [Unavailable("away")]), "error: away\n"),
         (KeyboardInterrupt(), ""),

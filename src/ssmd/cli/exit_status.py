@@ -53,10 +53,17 @@ def tell(error: BaseException, *, debug: bool) -> int:
 
 def write_error(message: str, mend: str = "") -> None:
     """The form of every error on stderr."""
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {harmless(message)}\n")
     if mend:
-        sys.stderr.write(f"  try: {mend}\n")
+        sys.stderr.write(f"  try: {harmless(mend)}\n")
     sys.stderr.flush()
+
+
+def harmless(text: str) -> str:
+    """`text` for a terminal: what a venue or another process sent must not drive it. Line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _words(error: BaseException) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ssmd.cli.exit_status import harmless
 from ssmd.cli.invocation import Invocation
 
 
@@ -73,7 +74,7 @@ def has_color(invocation: Invocation) -> bool:
 
 def say(text: str) -> None:
     """News beside the answer, on stderr."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{harmless(text)}\n")
     sys.stderr.flush()
 
 
@@ -103,9 +104,7 @@ def cell_of(value: object) -> str:
     """`value` as one line of text that is safe for a terminal."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = "" if value is None else str(value)
-    # A control character would let what a venue sent drive the terminal.
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text.replace("\n", " "))
+    return harmless("" if value is None else str(value)).replace("\n", " ")
 
 
 def _print_plain(headings: Sequence[str], is_right: Sequence[bool], cells: Sequence[Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of, run
-from ssmd.cli.output import Format, OutputOption, print_json_line, say
+from ssmd.cli.output import Format, OutputOption, cell_of, print_json_line, say
 from ssmd.errors import Rejected, Unavailable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -119,7 +119,7 @@ def _url(invocation: Invocation, given: str) -> str:
 
 
 def _draw(picture: Picture) -> None:
-    sys.stdout.write((_SCREEN if sys.stdout.isatty() else "") + "\n".join(picture.lines()) + "\n")
+    sys.stdout.write((_SCREEN if sys.stdout.isatty() else "") + "\n".join(map(cell_of, picture.lines())) + "\n")
     sys.stdout.flush()
 
 
