@@ -215,3 +215,23 @@ def test_spans_are_sent_by_otlp_to_where_the_variables_say(
     (span,) = sent.scope_spans[0].spans
     assert (span.name, span.trace_id.hex()) == ("request GET", REQUEST.replace("-", ""))
     assert tracing.headers() == {}
+
+
+def test_a_setting_that_cannot_be_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999")
+    with pytest.raises(Misconfigured) as refused:
+        tracing.begin("cli", "main", "kalshi-dev", COLLECTOR)
+    said = "OTEL_* variables cannot be: max_export_batch_size must be less than or equal to max_queue_size."
+    assert (refused.value.message, refused.value.mend) == (said, "env | grep OTEL_")
+
+
+def test_a_command_without_logs_is_silent_about_a_collector_that_is_away() -> None:
+    program = (
+        "import os; from ssmd.telemetry import otlp, tracing; otlp.CLOSE_S = 0.2\n"
+        "end = tracing.begin('cli', 'main', 'dev', os.environ)\n"
+        "with tracing.span('one'): pass\n"
+        "end(); print('done')"
+    )
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_MAX_QUEUE_SIZE": "many"}
+    done = subprocess.run([sys.executable, "-c", program], env=away, capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("done\n", "")

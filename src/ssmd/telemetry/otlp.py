@@ -7,6 +7,7 @@ Errors are told by type, never by traceback, and attributes pass the same filter
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import uuid
 from collections.abc import Generator, Mapping
@@ -22,6 +23,7 @@ from opentelemetry.trace import Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ssmd import __version__
+from ssmd.errors import Misconfigured
 from ssmd.telemetry import request
 from ssmd.telemetry.logging import withhold
 from ssmd.telemetry.tracing import Tracer, Value
@@ -93,11 +95,20 @@ class OpenTelemetry:
 
 
 def exporting(component: str, instance: str, env: str, variables: Mapping[str, str]) -> Tracer:
-    """Sends by OTLP to where the variables say; the service is called ssmd-{component} unless they call it otherwise."""
+    """Sends by OTLP to where the variables say; the service is called ssmd-{component} unless they call it otherwise.
+
+    Raises:
+        Misconfigured: what they say cannot be.
+    """
+    # A command without logs is silent about a collector that is away, too: without this the SDK's words go to stderr.
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     resource = {"service.instance.id": instance, "service.version": __version__, "deployment.environment.name": env}
     if not variables.get("OTEL_SERVICE_NAME") and "service.name=" not in variables.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         resource["service.name"] = f"ssmd-{component}"
-    return OpenTelemetry(resource, BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        return OpenTelemetry(resource, BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise Misconfigured(f"OTEL_* variables cannot be: {error}", mend="env | grep OTEL_") from error
 
 
 def _shown(name: str, value: Value) -> Value:
