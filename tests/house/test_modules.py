@@ -102,3 +102,15 @@ def functions_longer_than(limit: int, path: Path) -> list[str]:
 
 def test_no_function_is_longer_than_a_screen() -> None:
     assert [found for path in MODULES for found in functions_longer_than(70, path)] == []
+
+
+def test_our_own_processes_do_not_import_from_the_current_directory() -> None:
+    """It is the user's: a `signal.py` there, of a strategy, would be taken for the library's."""
+    started = [
+        (name_of(path), node)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.List | ast.Tuple) and node.elts and ast.unparse(node.elts[0]) == "sys.executable"
+    ]
+    assert len(started) >= 4
+    assert [name for name, node in started if ast.unparse(node.elts[1]) not in {"'-P'", "'-I'"}] == []

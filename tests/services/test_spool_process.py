@@ -165,6 +165,14 @@ def test_a_message_that_comes_in_pieces_is_one_message() -> None:
         assert spool_process._receive(few) is None
 
 
+def test_what_lies_in_the_current_directory_is_not_imported(
+    process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "struct.py").write_text("raise SystemExit('a strategy of somebody')")
+    monkeypatch.chdir(tmp_path)
+    assert len(write(process.open(tmp_path / "a", 3))) == 2
+
+
 def test_a_process_that_cannot_be_started_is_told(
     process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

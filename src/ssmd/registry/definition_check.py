@@ -43,7 +43,7 @@ def read_definitions(payloads: Sequence[bytes]) -> list[Definition]:
             paths.append(str(path))
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "ssmd.registry.definition_check", *paths],
+                [sys.executable, "-P", "-m", "ssmd.registry.definition_check", *paths],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=READ_TIMEOUT_S,

@@ -123,7 +123,7 @@ class SpoolProcess:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 ours.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(ANSWER_S, 0))
             number = theirs.fileno()
-            command = [sys.executable, "-m", "ssmd.services.spool_process", str(number)]
+            command = [sys.executable, "-P", "-m", "ssmd.services.spool_process", str(number)]
             try:
                 self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(number,))  # noqa: S603 - all ours
             except OSError as error:

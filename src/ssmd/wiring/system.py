@@ -190,7 +190,7 @@ class LocalSystem:
                 return False
             return True
 
-        argv = (sys.executable, "-m", "ssmd.wiring.process", kind, environment.name, str(environment.workspace.root))
+        argv = (sys.executable, "-P", "-m", "ssmd.wiring.process", kind, environment.name, str(environment.workspace.root))
         await self.supervisor.start(
             ChildSpec(kind, argv, log_path, env=self._child_variables, ready=ready, ready_within_s=STARTED_WITHIN_S)
         )
