@@ -300,6 +300,24 @@ async def test_what_a_dead_process_began_another_goes_on_with(day: Day, monkeypa
     assert (await day.types()).count("start-requested.v1") == 1
 
 
+async def test_what_a_workflow_began_goes_on_without_temporal_only_where_no_worker_is(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procedures, "AT_WORK_WITHIN_S", 0.02)
+    await begin(day.procedure._replace(correlation_id=f"dev/day-start/{DATE}"), DATE, StartDay(DATE))
+    # There is a Temporal: it sees to its workflow, whether a worker is there or not.
+    day.control.answers["worker health"] = [Unavailable("nobody listens")] * 99
+    with pytest.raises(Rejected, match="is starting already"):
+        await start_day(day.procedure, DATE)
+    alone = day.procedure._replace(has_workflows=False)
+    day.control.answers["worker health"] = []
+    with pytest.raises(Rejected, match="is starting already"):
+        await recover_day(alone, DATE)
+    day.control.answers["worker health"] = [Unavailable("nobody listens")] * 99
+    assert (await recover_day(alone, DATE)).status == "active"
+    assert (await day.types()).count("start-requested.v1") == 1
+
+
 async def test_a_recovery_goes_on_where_an_error_stopped_the_day(day: Day) -> None:
     await start_day(day.procedure, DATE)
     day.control.answers["raw-archiver flush"] = [{"ok": False, "reason": "disk full"}]

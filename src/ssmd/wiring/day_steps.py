@@ -78,6 +78,7 @@ class DayProcedure(NamedTuple):
         sync: brings the security master up to date; what it came to. None = a day's start does without.
         verify: reads the archive of a date; what it came to. None = a day's end does without.
         repair: has a gap repaired by its connector. None = nobody is asked.
+        has_workflows: whether there is a Temporal, which goes on with what a workflow began.
     """
 
     feed: str
@@ -91,6 +92,7 @@ class DayProcedure(NamedTuple):
     sync: Callable[[], Awaitable[str]] | None = None
     verify: Callable[[str], Awaitable[str]] | None = None
     repair: Repair | None = None
+    has_workflows: bool = True
 
 
 def steps_of(procedure: DayProcedure, phase: Phase) -> tuple[str, ...]:

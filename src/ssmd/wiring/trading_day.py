@@ -49,9 +49,11 @@ from ssmd.wiring.day_steps import (
 )
 from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.gap_repair import repair_of
+from ssmd.wiring.schedules import has_temporal
 
 AT_WORK: Final = "day"
 """As this component, under its request's id, whoever works on a day answers health."""
+WORKER: Final = ComponentName("worker", "main")
 AT_WORK_WITHIN_S: Final = 1.0
 """Who began a moment ago may not answer yet."""
 POLL_S: Final = 0.2
@@ -196,12 +198,15 @@ async def _asked_by(procedure: DayProcedure, date: str) -> Envelope | None:
 
 
 async def _is_at_work(procedure: DayProcedure, asked: Envelope) -> bool:
-    """Whether whoever asked still lives. Temporal sees to its workflows (their requests are named by a path)."""
-    if "/" in asked.correlation_id:
+    """Whether whoever asked still lives. Temporal sees to its workflows (their requests are named by a path); where there is
+    none any more, one is at work if a worker is.
+    """
+    is_workflow = "/" in asked.correlation_id
+    if is_workflow and procedure.has_workflows:
         return True
+    who = WORKER if is_workflow else ComponentName(AT_WORK, asked.correlation_id)
     try:
         async with asyncio.timeout(AT_WORK_WITHIN_S):
-            who = ComponentName(AT_WORK, asked.correlation_id)
             while await health_of(procedure.control, who) is None:  # noqa: ASYNC110 - another process says it
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
@@ -307,6 +312,7 @@ async def day_procedure(
             say=say,
             actor=actor,
             correlation_id=request_id,
+            has_workflows=has_temporal(environment),
         )
         if is_whole:
             from ssmd.wiring.day_duties import sync_of, verify_of  # noqa: PLC0415 - much that a lean day does not need
