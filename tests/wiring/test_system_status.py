@@ -169,5 +169,5 @@ def test_an_environment_that_is_off_is_no_alarm_but_a_lag_is() -> None:
     on = SystemStatus("dev", "kalshi", T0, is_run_here=True, services=(behind,), dead_letters=2)
     assert alerts_of(on) == [
         "projector main is 5000 events behind",
-        "2 dead letters wait: ssmd projection show dead-letters",
+        "2 dead letters wait: ssmd dlq list",
     ]

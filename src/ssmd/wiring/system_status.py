@@ -257,5 +257,5 @@ def alerts_of(status: SystemStatus) -> list[str]:
         causes = ", ".join(sorted({gap.cause for gap in status.gaps_open})[:CAUSES_TOLD_MAX])
         alerts.append(f"{len(status.gaps_open)} gaps are open ({causes}): ssmd data gaps")
     if status.dead_letters:
-        alerts.append(f"{status.dead_letters} dead letters wait: ssmd projection show dead-letters")
+        alerts.append(f"{status.dead_letters} dead letters wait: ssmd dlq list")
     return alerts
