@@ -117,6 +117,10 @@ def _answering(verb: str, handler: Question) -> Callable[[Asked], Awaitable[None
         except SsmdError as error:
             rule = error.rule if isinstance(error, Rejected) else ""
             return {"ok": False, "reason": error.message, "kind": type(error).__name__, "rule": rule, "mend": error.mend}
+        except Exception as error:  # noqa: BLE001 - the service API would send its text to the asker, and nobody would log it
+            structlog.get_logger("control").exception("unforeseen", verb=verb)
+            kind = type(error).__name__
+            return {"ok": False, "reason": f"unforeseen: {kind}", "kind": kind, "rule": "", "mend": "see its log"}
 
     async def answer(asked: Asked) -> None:
         if verb in _LOOKS:
@@ -154,13 +158,17 @@ class ControlClient:
         """A component's answer; `payload` is what a question tells it.
 
         Raises:
-            Unavailable: the component does not run, or did not answer within `timeout_s`.
+            Unavailable: the component does not run, or did not answer within `timeout_s`, or not as one of ours does.
         """
         subject = subjects.service(self._env, component, instance, verb)
         with nullcontext() if verb in _LOOKS else tracing.span(f"ask {verb}", component=component, instance=instance):
             msg = await self._connection.request(subject, payload, timeout_s=timeout_s, headers=request.headers())
-        answer: dict[str, Any] = msgspec.json.decode(msg.data)
-        return answer
+        try:
+            return msgspec.json.decode(msg.data, type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise Unavailable(
+                f"{component} {instance} gave no answer to {verb} that could be read", mend="see its log"
+            ) from None
 
     async def roll_call(self, wait_s: float, expected: int = SERVICES_MAX) -> list[RunningService]:
         """The environment's components that answer within `wait_s`, by name; sooner when `expected` of them have.
