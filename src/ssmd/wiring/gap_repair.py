@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WINDOW_DAYS: Final = 7
 """Gaps of so many UTC dates, today's included, are looked through; older ones are `ssmd data backfill`'s."""
 GAPS_MAX: Final = 500
-"""Of one run; the rest is the next one's."""
+"""Of one run, the latest. Older ones have their turn when these are repaired, or too old to be asked for."""
 REPAIR_WITHIN_S: Final = 240.0
 """How long the connector may take for one; less than `streams.permissions.RESPONSE_S`, after which it may not answer."""
 

@@ -167,7 +167,7 @@ class GapName:
 
 @dataclass(frozen=True)
 class Unrepaired:
-    """Gaps to repair, in this order; `left_out` more are the next run's."""
+    """Gaps to repair, in this order; `left_out` older ones come when those before them are repaired, or too old."""
 
     gaps: list[GapName] = field(default_factory=list)
     left_out: int = 0
