@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -25,7 +26,9 @@ from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.archive.versions import Placed
 from ssmd.errors import Malformed, Rejected
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
+from ssmd.schemas.blocks import Entry, EntryKind
 from ssmd.schemas.codecs import decode_records, encode_record, find_records, whole_messages
+from ssmd.schemas.control import Connected, Disconnected, PreviousSession, encode_fact
 from ssmd.schemas.raw_line import RawLine, read_lines
 from ssmd.schemas.records import KIND_OF, BookDelta, Record, Side, SizeMeaning
 
@@ -122,6 +125,26 @@ async def test_contents_are_whole_messages(world: Any) -> None:
     async for kind, content in record_contents(world.storage, WANTED):
         found.setdefault(kind, []).extend(decode_records(content))
     assert sorted((record for kind in found for record in found[kind]), key=by_time) == sorted(world.records, key=by_time)
+
+
+async def test_a_block_of_more_than_a_frame_is_in_order(make_world: Any) -> None:
+    """A connection of all markets that ends before their books came: for each, one hole ends and one opens, in one entry."""
+    made = make_world()
+    tickers = [f"T-{number:04}" for number in range(1_000)]
+    asked = {"id": 1, "cmd": "subscribe", "params": {"channels": ["orderbook_delta"], "market_tickers": tickers}}
+    session, why = made.ts, "e" * 900
+    before = PreviousSession(session - 9, 9, session - 5, "killed", why)
+    payloads = [
+        (EntryKind.CTL, encode_fact(Connected(FEED, "a", "ws://127.0.0.1", previous=before))),
+        (EntryKind.OUT, json.dumps(asked).encode()),
+        (EntryKind.IN, b'{"id":1,"type":"subscribed","msg":{"channel":"orderbook_delta","sid":1}}\n'),
+        (EntryKind.CTL, encode_fact(Disconnected("stale", last_recv_ns=session + 3, evidence=why))),
+    ]
+    await made.write("a", session, [Entry(kind, n, session + n, data) for n, (kind, data) in enumerate(payloads, 1)])
+    await made.complete()
+    found = await all_of(records(made.storage, WANTED))
+    assert [(one.ticker, one.state) for one in found] == [(one, how) for how in ("closed", "opened") for one in tickers]
+    assert found == sorted(made.records, key=by_time)
 
 
 async def test_an_empty_date_has_nothing(world: Any) -> None:

@@ -227,13 +227,24 @@ async def _record_chain(
     storage: Storage, chain: Sequence[Placed], decode: Callable[[bytes], Iterable[Record]], window: Window
 ) -> AsyncIterator[Sequence[Record]]:
     start, end = window
+    held: list[Record] = []
     async for content in _messages(storage, chain):
         records = list(decode(content))
         if start > 0 or end < NEVER_NS:
             records = [record for record in records if start <= record.ts_recv_ns < end]
-        # A block's records stand together by ticker; frames are cut between blocks.
+        # A block's records stand together by ticker. Frames are cut between blocks, but for one that is larger than a frame:
+        # only within a block do the keys of a session fall.
         records.sort(key=_record_key)
-        yield records
+        if not records:
+            continue
+        if held and records[0].session == held[-1].session and _record_key(records[0]) < _record_key(held[-1]):
+            held = sorted(held + records, key=_record_key)
+            continue
+        if held:
+            yield held
+        held = records
+    if held:
+        yield held
 
 
 def _decoder_of(feed: str, kind: str, tickers: Collection[str]) -> Callable[[bytes], Iterable[Record]]:
