@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 
 import nats
@@ -185,7 +184,6 @@ async def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(tmp_path: Path
 
 _OWNER = """
 import asyncio, sys
-from collections import deque
 from pathlib import Path
 from ssmd.services.embedded_servers import start_cache, start_nats
 
@@ -224,27 +222,3 @@ def test_last_lines_are_of_this_start_only(tmp_path: Path) -> None:
     assert last_lines(log, 2) == "line 18\nline 19"
     assert last_lines(log, 99, after=log.stat().st_size - 8) == "line 19"
     assert last_lines(tmp_path / "absent") == ""
-
-
-async def test_a_port_chosen_is_no_other_processes_before_its_server_listens_or_between_two_of_its_lives(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    port = embedded_servers.usable_port(0)
-    monkeypatch.setattr(embedded_servers, "_PORTS", range(port, port + 1))
-    assert embedded_servers.usable_port(0) != port
-    for _ in range(2):
-        server = await asyncio.start_server(lambda _reader, writer: writer.close(), LOOPBACK, port)
-        with pytest.raises(Misconfigured, match=str(port)):
-            embedded_servers.usable_port(port)
-        server.close()
-        await server.wait_closed()
-    assert embedded_servers.usable_port(port) == port
-
-
-def test_ports_are_held_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_servers, "_HELD", held := deque[socket.socket]())
-    monkeypatch.setattr(embedded_servers, "HELD_MAX", 3)
-    ports = [embedded_servers.usable_port(0) for _ in range(5)]
-    assert [one.getsockname()[1] for one in held] == ports[2:]
-    for one in held:
-        one.close()

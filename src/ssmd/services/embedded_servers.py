@@ -16,7 +16,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -333,17 +332,12 @@ def _failure(prepared: PreparedServer, log_start: int, what: str) -> SsmdError:
 
 _PORTS: Final = range(20_000, 32_768)
 _PORT_TRIES: Final = 20
-HELD_MAX: Final = 64
-_HELD: deque[socket.socket] = deque()
-"""Of this process, until it ends."""
 
 
 def usable_port(port: int) -> int:
-    """`port` if it is free on loopback, or any free one for 0; it may be taken by a stranger before it is used.
+    """`port` if it is free on loopback, or any free one for 0; it may be taken before it is used.
 
-    A free one is looked for below those that the kernel gives to connections: of them one is taken every moment. It is
-    held, bound and not listening, so that no other process that looks for one this way takes it before, or while the
-    server on it is started again; a server, which binds with SO_REUSEADDR, is not kept from it. The last HELD_MAX are held.
+    A free one is looked for below those that the kernel gives to connections: of them one is taken every moment.
 
     Raises:
         Misconfigured: it is taken, or not ours to use.
@@ -351,19 +345,10 @@ def usable_port(port: int) -> int:
     if port:
         return _bound(port)
     for _ in range(_PORT_TRIES):
-        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # Without SO_REUSEADDR: held by somebody, or used a moment ago, is not free.
-            held.bind((LOOPBACK, _PORTS.start + secrets.randbelow(len(_PORTS))))
-        except OSError:
-            held.close()
+            return _bound(_PORTS.start + secrets.randbelow(len(_PORTS)))
+        except Misconfigured:
             continue
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if len(_HELD) == HELD_MAX:
-            _HELD.popleft().close()
-        _HELD.append(held)
-        chosen: int = held.getsockname()[1]
-        return chosen
     return _bound(0)
 
 
