@@ -46,7 +46,8 @@ class ProjectorSettings:
     Attributes:
         batch_events: events in one commit, at most; fewer when no more are waiting, so nothing waits for company.
         retry_max_s: longest pause before another try with a backend that is away.
-        standby_s: how long the views must stand still, behind the journal, before a projector standing by takes over.
+        standby_s: how long the views must stand still, behind the journal, before a projector standing by takes over:
+            at least; twice as long at most.
         head_s: how often the journal is asked for its head.
         flush_s: deadline of `flush`.
     """
@@ -362,7 +363,8 @@ class ProjectorService:
             self._is_standing_by = True
             while not self._stopping.is_set():
                 before = found
-                await self._pause(self._settings.standby_s)
+                # Out of step by chance: two that each met the other's commit would return, and meet again, at one moment.
+                await self._pause(self._settings.standby_s * (1 + int.from_bytes(self._random(2), "big") / 65536))
                 found = await self._positions()
                 self._stamps = found
                 self._head = await self._journal.head()
