@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from ssmd.exchanges.kalshi.rest_history import CandleSpan
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAnswer
 from ssmd.services.kalshi_rest.history import VenueHistory
 
 SECOND_NS = 1_000_000_000
@@ -69,3 +70,16 @@ async def test_candles_of_a_market_that_is_historical_already(run_venue: Any) ->
         rows = await VenueHistory(venue.client).candles(settled.spec.event.series, settled.spec.ticker, span)
         assert [msgspec.json.decode(row)["end_period_ts"] for row in rows]
         assert await VenueHistory(venue.client).candles("KXNO", "KXNO-1", span) == ()
+
+
+async def test_whatever_a_ticker_holds_it_is_one_part_of_a_path() -> None:
+    asked: list[str] = []
+
+    class Venue:
+        async def get(self, path: str, _params: object) -> RestAnswer:
+            asked.append(path)
+            return RestAnswer(b'{"candlesticks":[]}', 0)
+
+    history = VenueHistory(cast("KalshiRest", Venue()))
+    assert await history.candles("KX?", "../portfolio/orders#", CandleSpan(0, 60, 1)) == []
+    assert asked == ["/series/KX%3F/markets/..%2Fportfolio%2Forders%23/candlesticks"]

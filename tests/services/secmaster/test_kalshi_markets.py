@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 
 import httpx
 import pytest
@@ -14,8 +15,9 @@ from ssmd.application.listings import Listings
 from ssmd.clock import SystemClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.secmaster_sync import Counts
+from ssmd.errors import Rejected
 from ssmd.identifiers import system_random
-from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAnswer, RestSettings
 from ssmd.services.secmaster.kalshi_markets import KalshiMarkets
 from ssmd.services.secmaster.sync import SyncParts, sync
 from ssmd.services.secmaster.venue import Scope
@@ -108,3 +110,15 @@ async def test_a_first_run_through_a_storm_finds_everything() -> None:
         await here.order(FaultOrder(kind="rest-429", count=15), FaultOrder(kind="rest-502", count=5))
         assert (await here.sync()).listed == 40
         assert await here.known() == await here.truth()
+
+
+async def test_whatever_a_ticker_holds_it_is_one_part_of_a_path() -> None:
+    asked: list[str] = []
+
+    class Venue:
+        async def get(self, path: str, *, not_before_ns: int = 0) -> RestAnswer:
+            asked.append(path)
+            raise Rejected("kalshi-not-found", f"{path}, as of {not_before_ns}")
+
+    assert await KalshiMarkets(cast("KalshiRest", Venue()))._alone("../portfolio/orders#") is None
+    assert asked == ["/markets/..%2Fportfolio%2Forders%23", "/historical/markets/..%2Fportfolio%2Forders%23"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -108,7 +109,9 @@ class VenueHistory:
             "end_ts": str(span.end_s),
             "period_interval": str(span.minutes),
         }
-        for path in (f"/series/{series}/markets/{ticker}/candlesticks", f"/historical/markets/{ticker}/candlesticks"):
+        # Whatever is in them, they name a series and a market and no other path.
+        of, one = quote(series, safe=""), quote(ticker, safe="")
+        for path in (f"/series/{of}/markets/{one}/candlesticks", f"/historical/markets/{one}/candlesticks"):
             try:
                 answer = await self._client.get(path, params)
             except Rejected as error:

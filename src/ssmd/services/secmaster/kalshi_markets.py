@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
+from urllib.parse import quote
 
 from ssmd.domain.observation import Observation
 from ssmd.errors import Malformed, Rejected
@@ -81,7 +82,8 @@ class KalshiMarkets:
 
     async def _alone(self, ticker: str) -> RestMarket | None:
         """The market asked for by itself; None = the venue says that there is none."""
-        for path in (f"/markets/{ticker}", f"/historical/markets/{ticker}"):
+        one = quote(ticker, safe="")  # whatever is in it, it names a market and no other path
+        for path in (f"/markets/{one}", f"/historical/markets/{one}"):
             try:
                 answer = await self._client.get(path, not_before_ns=self._not_before_ns)
             except Rejected as error:
