@@ -117,6 +117,10 @@ async def test_who_has_settled_is_asked_by_name_over_several_pages(tmp_path: Pat
         asked = [*others, third, "KXNOBODY", second, first]
         assert await access_to(system).listing().settled(asked) == ["KXNOBODY", first]
         assert system.simulator._faults.fired == {"half-page": 2}
+        # A list that lacks a market proves nothing.
+        system.simulator._faults.arm(FaultOrder(kind="missing-rows", count=1_000, path="/markets"))
+        assert await access_to(system).listing().settled(asked) == ["KXNOBODY", first]
+        system.simulator._faults.clear()
         system.simulator._faults.arm(FaultOrder(kind="rest-503", count=1_000, path="/markets"))
         with pytest.raises(Unavailable):
             await access_to(system).listing().settled([first])

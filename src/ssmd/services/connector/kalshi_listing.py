@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -33,6 +34,10 @@ class _Market(msgspec.Struct):
     ticker: str
     event_ticker: str = ""
     status: str = ""
+
+
+class _Single(msgspec.Struct):
+    market: _Market
 
 
 class _Series(msgspec.Struct):
@@ -90,14 +95,30 @@ class KalshiListing:
         return sorted({one.ticker for one in answer.series or ()})
 
     async def settled(self, tickers: Sequence[str]) -> Sequence[str]:
-        """Those of `tickers` that have settled, or are unknown to `/markets` (settled long ago). Raises as `open_markets`."""
+        """Those of `tickers` that have settled, or that the venue does not know (settled long ago). Raises as `open_markets`.
+
+        A list that lacks a market proves nothing, only "not found" for its very own path does.
+        """
         found: list[str] = []
         for at in range(0, len(tickers), TICKERS_AT_ONCE):
             some = tickers[at : at + TICKERS_AT_ONCE]
             known = await self._markets({"tickers": ",".join(some), "limit": str(PAGE_LIMIT)})
-            live = {one.ticker for one in known if one.status not in SETTLED}
-            found += [ticker for ticker in some if ticker not in live]
+            status = {one.ticker: one.status for one in known}
+            status |= {ticker: await self._status_of(ticker) for ticker in some if ticker not in status}
+            found += [ticker for ticker in some if status[ticker] in SETTLED]
         return found
+
+    async def _status_of(self, ticker: str) -> str:
+        """The status of a market asked for by itself; "settled" where the venue says that there is none."""
+        path = f"/markets/{quote(ticker, safe='')}"
+        try:
+            async with self._client(PATIENCE) as client:
+                answer = await client.get(path)
+        except Rejected as error:
+            if error.rule == "kalshi-not-found":
+                return "settled"
+            raise self._refused(error) from error
+        return _decoded(answer.body, _Single, path).market.status
 
     async def schedule(self) -> bytes:
         """The body of `/exchange/schedule`; asked once. Raises as `open_markets`."""
