@@ -112,6 +112,8 @@ def serve(config: SimulatorConfig, pipe: Connection) -> None:
     async def run() -> None:
         simulator = Simulator(config, SystemClock())
         await simulator.start()
+        # Readable once its other end is gone: who was killed leaves no venue behind.
+        asyncio.get_running_loop().add_reader(pipe.fileno(), os._exit, 0)
         pipe.send((simulator.rest_url, simulator.websocket_url, simulator.control_url))
         await simulator.run()
 
@@ -124,6 +126,7 @@ class Venues:
     def __init__(self, config: SimulatorConfig) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
+        self._pipe = ours  # the venue ends when this is closed
         self._process = context.Process(target=serve, args=(config, theirs), daemon=True)
         self._process.start()
         if not ours.poll(120):
@@ -254,6 +257,7 @@ async def load(venues: Venues, directory: Path, seconds: float) -> dict[str, Any
         kept = samples[len(samples) // 6 :]
         return {
             "seconds": round(seconds),
+            "frames": int(found["frames"]) - frames,
             "frames_s": round((int(found["frames"]) - frames) / (time.monotonic() - began)),
             "sessions": found["sessions"],
             "rss_mb": round(kept[-1][1]),

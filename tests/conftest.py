@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -31,6 +31,24 @@ NOT_HERE = "may not be redistributed"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_tool(name): needs a program of `make ci-deps`; skipped without it, fails in CI")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _run_beside(session.config, [item.nodeid for item in session.items])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    _run_beside(node.config, ids)
+
+
+def _run_beside(config: pytest.Config, names: list[str]) -> None:
+    """The tests to be run are known, here and to the controller of xdist; what takes minutes and hardly works begins now."""
+    if any("test_soak_scaled.py" in name for name in names):
+        from tests.services.connector import soak_beside  # noqa: PLC0415 - only where it is one of them
+
+        soak_beside.begin(config, names)
+        config.add_cleanup(lambda: soak_beside.end(config))
 
 
 def find_tool(name: str) -> str | None:
@@ -132,7 +150,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
     server = asyncio.run(start_s3(program, tmp_path_factory.mktemp("servers") / "weed"))
     yield server
-    asyncio.run(stop_child(server.child))
+    asyncio.run(stop_child(server.child, grace_s=0.1))  # it would take ten seconds to say goodbye
 
 
 @pytest.fixture(scope="session")
