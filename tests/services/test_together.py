@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from ssmd.errors import Unavailable
+from ssmd.services import together
 from ssmd.services.component import Health
 from ssmd.services.together import Together
 
@@ -53,7 +54,7 @@ async def test_both_are_stopped_and_flushed_and_heard() -> None:
     running = asyncio.create_task(both.run())
     await both.flush()
     await both.stop()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 30)
     assert (main.said, beside.said) == (["flushed", "ended"], ["flushed", "ended"])
     assert (both.name, both.instance) == ("worker", "main")
     assert both.health() == Health(False, "secmaster: away", {"temporal": "t", "secmaster_asked": 2})
@@ -65,5 +66,17 @@ async def test_either_ones_failure_ends_both() -> None:
     await asyncio.sleep(0)
     beside.fail(Unavailable("gone"))
     with pytest.raises(Unavailable, match="gone"):
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 30)
     assert main.said == ["ended"]
+
+
+async def test_one_that_does_not_end_keeps_no_failure_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "STOP_S", 0.01)
+    main, beside, both = pair()
+    monkeypatch.setattr(beside, "stop", asyncio.Event().wait)  # as while the venue is asked
+    running = asyncio.create_task(both.run())
+    await asyncio.sleep(0)
+    main.fail(Unavailable("gone"))
+    with pytest.raises(Unavailable, match="gone"):
+        await asyncio.wait_for(running, 30)
+    assert beside.said == []

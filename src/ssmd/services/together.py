@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import Final
 
 from ssmd.services.component import Component, Health
+from ssmd.services.ended_tasks import end_tasks
+
+STOP_S: Final = 10.0
+"""How long one may take to end once the other has; then it is cancelled."""
 
 
 class Together:
@@ -31,14 +37,15 @@ class Together:
         tasks = [asyncio.create_task(one.run(), name=one.name) for one in (self._main, self._beside)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self.stop()
-            await asyncio.wait(tasks)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self.stop()
+                    await asyncio.wait(tasks)
             for task in (*done, *tasks):
-                task.result()
+                if task.done():
+                    task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def stop(self) -> None:
         await asyncio.gather(self._main.stop(), self._beside.stop())

@@ -12,7 +12,7 @@ from ssmd.application.listings import Listings
 from ssmd.clock import ManualClock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.observation import Observation
-from ssmd.errors import Unavailable
+from ssmd.errors import Malformed, Unavailable
 from ssmd.identifiers import system_random
 from ssmd.schemas.codecs import encode_record
 from ssmd.schemas.records import MarketStatus
@@ -141,4 +141,24 @@ async def test_a_venue_that_is_away_costs_no_hint() -> None:
         await here.until("written", 1)
         assert broken.failures == 0
         assert here.service.health().ok
+        assert list(await here.standing()) == ["NEW"]
+
+
+class Odd(Venue):
+    """A venue whose answer about ODD nobody can read."""
+
+    async def ask(self, tickers: object) -> list[Observation]:
+        wanted = list(tickers)  # type: ignore[call-overload]
+        if "ODD" in wanted:
+            raise Malformed("Kalshi's answer is not a market")
+        return [one for ticker, one in self.markets.items() if ticker in wanted]
+
+
+async def test_an_answer_that_cannot_be_read_is_left_to_the_next_sync_and_ends_nothing() -> None:
+    async with following({}) as here:
+        here.service._venue = Odd(markets={"NEW": market("NEW")})
+        await here.tell(status("ODD", "created"))
+        await here.until("given_up", 1)
+        await here.tell(status("NEW", "created", n=2))
+        await here.until("written", 1)
         assert list(await here.standing()) == ["NEW"]

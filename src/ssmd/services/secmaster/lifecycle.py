@@ -12,8 +12,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from ssmd.application.listings import Listings
 from ssmd.application.sealing import Origin
 from ssmd.clock import Clock
@@ -28,6 +26,7 @@ from ssmd.services.secmaster.venue import VenueMarkets
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamMessage, StreamReader, Transport
+from ssmd.telemetry.structured import structlog
 
 NAME: Final = "secmaster"
 PENDING_MAX: Final = 10_000
@@ -88,7 +87,7 @@ class LifecycleFollower:
                 try:
                     await self._round()
                 except Malformed:
-                    # The journal or the venue cannot be understood by this version: going on would write nonsense.
+                    # The journal cannot be understood by this version: going on would write nonsense.
                     raise
                 except SsmdError as error:
                     await self._wait(error)
@@ -178,7 +177,15 @@ class LifecycleFollower:
         if not due:
             return
         self._counts["asked"] += len(due)
-        found = await self._venue.ask(due)
+        try:
+            found = await self._venue.ask(due)
+        except Malformed as error:
+            # The sync journals what the venue answers. It ends nobody here: the process has days to drive, too.
+            for ticker in due:
+                del self._pending[ticker]
+            self._counts["given_up"] += len(due)
+            self._log.warning("left to the next sync", tickers=len(due), reason=error.message)
+            return
         self._counts["written"] += len(await self._listings.observe(found, self._origin))
         shown = {one.market.ticker: one.stage for one in found}
         for ticker in due:
