@@ -167,6 +167,8 @@ async def test_set_mode_reaches_connections(gateway: Gateway) -> None:
             async with asyncio.timeout(DEADLINE_S):
                 while {one.mode for one in running.service.hub.of_key(key.client_id)} != {"latest"}:
                     await asyncio.sleep(0.001)
+            assert [one.mode for one in running.service.hub.of_key(key.client_id)] == ["latest"]
+            assert await client.barrier() == []  # it was told, not cut
 
 
 async def test_until_it_is_known_who_may_ask_nobody_may(gateway: Gateway) -> None:

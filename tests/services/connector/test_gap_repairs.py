@@ -132,9 +132,12 @@ async def test_what_waits_survives_a_kill_and_what_is_done_does_not_come_again(t
 
 async def test_a_torn_list_of_what_waits_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "repairs.json").write_bytes(b'[["1-9",')
-    repairs = repairs_of(tmp_path, Asked())
+    asked = Asked()
+    repairs = repairs_of(tmp_path, asked)
+    assert repairs._kept() == []
     repairs.offer([closed("1-7", "B")])
     await ran(repairs, lambda: repairs.repaired == 1)
+    assert asked.gaps == [GapToRepair("1-7", S, 5 * S, "", ("B",))]
 
 
 async def test_a_venue_that_is_away_is_asked_again_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
