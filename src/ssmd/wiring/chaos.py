@@ -48,7 +48,7 @@ HIT_WITHIN_S: Final = 40.0
 BACK_WITHIN_S: Final = 60.0
 CALM_S: Final = 0.5
 """Between two waves: everything runs undisturbed."""
-POLICY: Final = RestartPolicy(limit=1_000_000, first_s=0.05, max_s=0.5)
+POLICY: Final = RestartPolicy(limit=1_000_000, first_s=0.05, max_s=0.1)
 
 ENVIRONMENT: Final = """\
 keys:
