@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+from tests.conftest import find_tool
 from tests.gateway.conftest import Gateway, Running
 from tests.gateway.test_access import Desk, ready
 
@@ -16,23 +18,39 @@ from ssmd.clock import date_of
 from ssmd.domain.trading_day import DECIDER, RecordStep, StartDay
 from ssmd.schemas.records import Side
 
-pytestmark = [pytest.mark.needs_tool("chromium"), pytest.mark.timeout(180)]
-WAIT_MS = 20_000
+pytestmark = [
+    pytest.mark.needs_tool("chromium"),
+    pytest.mark.timeout(180),
+    # One loop for all: one browser for all.
+    pytest.mark.asyncio(loop_scope="module"),
+]
+WAIT_MS = 45_000
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser | None]:
+    """One for all tests here; each has pages with cookies and storage of their own. None = there is none, and no test runs."""
+    program = find_tool("chromium")
+    if program is None:
+        yield None
+        return
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        await started.close()
 
 
 @asynccontextmanager
-async def browsing(tool: Callable[[str], str], **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page, and what went wrong in it."""
+async def browsing(browser: Browser, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
+    """A page in a context of its own, and what went wrong in it."""
     troubles: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=tool("chromium"), args=["--no-sandbox"])
-        try:
-            page = await browser.new_page(**options)
-            page.set_default_timeout(WAIT_MS)
-            page.on("pageerror", lambda error: troubles.append(str(error)))
-            yield page, troubles
-        finally:
-            await browser.close()
+    page = await browser.new_page(**options)
+    try:
+        page.set_default_timeout(WAIT_MS)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        yield page, troubles
+    finally:
+        await page.close()
 
 
 async def text_of(page: Page, selector: str) -> str:
@@ -51,10 +69,10 @@ def fill(running: Running) -> None:
     running.put(tape.snapshot("KX-1"), tape.snapshot("KX-2"), tape.trade("KX-1", 4600, 300), tape.status("KX-1"))
 
 
-async def test_it_shows_what_is_live_and_survives_a_disconnect(gateway: Gateway, tool: Callable[[str], str]) -> None:
+async def test_it_shows_what_is_live_and_survives_a_disconnect(gateway: Gateway, browser: Browser) -> None:
     desk = Desk()
     around = {**desk.around(), "journal": None}
-    async with gateway(**around) as running, browsing(tool) as (page, troubles):
+    async with gateway(**around) as running, browsing(browser) as (page, troubles):
         fill(running)
         await ready(running)
         port = int(running.url.rpartition(":")[2])
@@ -95,14 +113,14 @@ async def test_it_shows_what_is_live_and_survives_a_disconnect(gateway: Gateway,
         assert troubles == []
 
 
-async def test_it_asks_for_a_key_where_one_is_needed(gateway: Gateway, tool: Callable[[str], str]) -> None:
+async def test_it_asks_for_a_key_where_one_is_needed(gateway: Gateway, browser: Browser) -> None:
     desk = Desk()
     key = await desk.make()
     await desk.application.handle(DECIDER, ("2026-05-14",), StartDay("2026-05-14"), actor="cli:anna")
     today = date_of(desk.clock.now_ns())
     await desk.application.handle(DECIDER, (today,), StartDay(today), actor="cli:anna")
     await desk.application.handle(DECIDER, (today,), RecordStep("start", "secmaster", "7 markets"), actor="temporal")
-    async with gateway(**desk.around()) as running, browsing(tool) as (page, troubles):
+    async with gateway(**desk.around()) as running, browsing(browser) as (page, troubles):
         fill(running)
         await ready(running)
         await page.goto(running.url)
@@ -121,9 +139,9 @@ async def test_it_asks_for_a_key_where_one_is_needed(gateway: Gateway, tool: Cal
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_on_a_phone_in_both_colours_for_everybody(gateway: Gateway, tool: Callable[[str], str], scheme: str) -> None:
+async def test_on_a_phone_in_both_colours_for_everybody(gateway: Gateway, browser: Browser, scheme: str) -> None:
     options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "reduced_motion": "reduce"}
-    async with gateway() as running, browsing(tool, **options) as (page, troubles):
+    async with gateway() as running, browsing(browser, **options) as (page, troubles):
         fill(running)
         await ready(running)
         await page.goto(running.url)
@@ -160,8 +178,8 @@ async def test_on_a_phone_in_both_colours_for_everybody(gateway: Gateway, tool: 
         assert troubles == []
 
 
-async def test_the_page_of_the_interfaces(gateway: Gateway, tool: Callable[[str], str]) -> None:
-    async with gateway() as running, browsing(tool) as (page, troubles):
+async def test_the_page_of_the_interfaces(gateway: Gateway, browser: Browser) -> None:
+    async with gateway() as running, browsing(browser) as (page, troubles):
         await page.goto(f"{running.url}/docs")
         await shows(page, "#operations", "/v1/markets/{ticker}/orderbook", "depth")
         await shows(page, "#messages", "subscribe", "resume_from", "from the gateway")

@@ -6,18 +6,35 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "ssmd"
 MODULES = sorted(path for path in SOURCE.rglob("*.py"))
-LINES_MAX = 400
+LINES_MAX, FUNCTION_LINES_MAX = 400, 70
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(SOURCE.parent))
+
+
+@cache
+def facts_of(path: Path) -> tuple[int, str, list[tuple[int, str, int]], list[ast.List | ast.Tuple]]:
+    """(lines, docstring, (line, name, length) of each function, lists that begin with our own interpreter).
+
+    Read once for all tests; not the trees themselves, which together are millions of objects.
+    """
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    functions: list[tuple[int, str, int]] = []
+    started: list[ast.List | ast.Tuple] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions.append((node.lineno, node.name, (node.end_lineno or node.lineno) - node.lineno + 1))
+        elif isinstance(node, ast.List | ast.Tuple) and node.elts and isinstance(node.elts[0], ast.Attribute):
+            started += [node] if ast.unparse(node.elts[0]) == "sys.executable" else []
+    return len(text.splitlines()), ast.get_docstring(tree) or "", functions, started
 
 
 def test_the_layers_and_the_homes_of_drivers_are_kept() -> None:
@@ -76,12 +93,10 @@ def test_importing_any_module_has_no_effect() -> None:
     assert report["modules"] == len(MODULES)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_is_and_is_one_concept_long(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(text))
-    assert docstring, f"{name_of(path)} has no docstring"
-    assert len(text.splitlines()) <= LINES_MAX, f"{name_of(path)} is too long: what are its two concepts?"
+def test_every_module_says_what_it_is_and_is_one_concept_long() -> None:
+    assert [name_of(path) for path in MODULES if not facts_of(path)[1]] == [], "no docstring"
+    long = [name_of(path) for path in MODULES if facts_of(path)[0] > LINES_MAX]
+    assert long == [], "too long: what are its two concepts?"
 
 
 def test_no_folder_or_file_is_a_drawer() -> None:
@@ -89,28 +104,18 @@ def test_no_folder_or_file_is_a_drawer() -> None:
     assert [name_of(path) for path in SOURCE.rglob("*") if path.stem in drawers] == []
 
 
-def functions_longer_than(limit: int, path: Path) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [
-        f"{name_of(path)}:{node.lineno} {node.name} ({node.end_lineno - node.lineno + 1} lines)"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > limit
-    ]
-
-
 def test_no_function_is_longer_than_a_screen() -> None:
-    assert [found for path in MODULES for found in functions_longer_than(70, path)] == []
+    long = [
+        f"{name_of(path)}:{line} {name} ({length} lines)"
+        for path in MODULES
+        for line, name, length in facts_of(path)[2]
+        if length > FUNCTION_LINES_MAX
+    ]
+    assert long == []
 
 
 def test_our_own_processes_do_not_import_from_the_current_directory() -> None:
     """It is the user's: a `signal.py` there, of a strategy, would be taken for the library's."""
-    started = [
-        (name_of(path), node)
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.List | ast.Tuple) and node.elts and ast.unparse(node.elts[0]) == "sys.executable"
-    ]
+    started = [(name_of(path), node) for path in MODULES for node in facts_of(path)[3]]
     assert len(started) >= 4
     assert [name for name, node in started if ast.unparse(node.elts[1]) not in {"'-P'", "'-I'"}] == []

@@ -56,7 +56,7 @@ def test_a_skip_is_told_how_to_mend_and_is_a_failure_in_ci(tmp_path: Path, ci: s
             "tests",
         ],
         cwd=tmp_path,
-        env={**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""},  # noqa: TID251 - of the tests, not of ssmd
+        env={**os.environ, "CI": ci, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # noqa: TID251 - of the tests, not of ssmd
         capture_output=True,
         text=True,
         timeout=100,

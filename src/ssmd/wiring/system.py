@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeVar
 
 from ssmd.clock import Clock
 from ssmd.errors import Misconfigured, Unavailable
+from ssmd.registry.integrity import KEY_REFERENCE
 from ssmd.services.embedded_servers import PreparedServer, prepare_cache, prepare_nats, usable_port
 from ssmd.services.first_failure import first_failure
 from ssmd.services.run_file import Endpoints, RunFile, RunLock
@@ -108,11 +109,13 @@ class LocalSystem:
         await apply_streams(self.environment, self.variables)
         # What consumes comes before what produces; all of it at once, because most of a start is waiting.
         async with asyncio.TaskGroup() as group:
-            for kind in self._consumers():
-                group.create_task(self._start_component(kind))
             if self._with_temporal:
+                # Data waits for no schedule.
                 group.create_task(self._start_temporal(prepared.get("temporal")))
-        await self._start_component("connector")
+            async with asyncio.TaskGroup() as consumers:
+                for kind in self._consumers():
+                    consumers.create_task(self._start_component(kind))
+            await self._start_component("connector")
         self._publish()
 
     async def _prepare_servers(self) -> dict[str, PreparedServer]:
@@ -142,7 +145,6 @@ class LocalSystem:
             for change in await apply_schedules(self.environment, self.variables):
                 self._say(f"schedule {change.id}: {change.action}{f' ({change.detail})' if change.detail else ''}")
         except Unavailable as error:
-            # Data waits for no schedule.
             self._say(f"schedules are as they were: {error.message}")
         await self._start_component("worker")
 
@@ -308,8 +310,10 @@ def check_secrets(environment: ResolvedEnvironment, variables: Mapping[str, str]
     for server in servers:
         if not environment.is_embedded(server):
             environment.server_url(server, variables)
+    match = KEY_REFERENCE.fullmatch(environment.document.capture.key)
+    is_generated = match is None or environment.document.keys[match.group(1)].source == "generated"
     # A generated one is made by the process that needs it, inside the lock.
-    if not environment.uses_simulator:
+    if not (environment.uses_simulator and is_generated):
         environment.capture_key(variables)
 
 
