@@ -23,7 +23,7 @@ from ssmd.streams.transport import Outgoing
 from ssmd.streams.transport_memory import MemoryTransport
 
 ENV, FEED, CONNECTION = "test", "kalshi", "main"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 START_NS = 1_778_745_600_000_000_000
 
 

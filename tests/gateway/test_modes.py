@@ -88,7 +88,7 @@ async def test_conflated_frames_keep_their_distance(gateway: Gateway) -> None:
             received += message["type"] == "trade"
             replaced += message.get("messages", 0)
         assert received + replaced == published
-        assert received <= 8
+        assert received <= (loop.time() - began) / 0.2 + 3
         await client.command("subscribe", tickers=["B"], resume_from=0)
         assert (await client.next())["code"] in {"not-first", "mode-not-realtime"}
 

@@ -57,6 +57,7 @@ class System:
 
     def __init__(self, directory: Path, rest_url: str, venue_url: str, proxy: Proxy) -> None:
         self.clock = SteppedClock()
+        self.lag_ns = 0
         self.proxy = proxy
         self.transport = MemoryTransport()
         self.journal = MemoryJournal("t")
@@ -112,24 +113,38 @@ class System:
 
     async def more_frames(self, count: int = 30) -> None:
         wanted = self.frames + count
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while self.frames < wanted:
                 await asyncio.sleep(0.005)
 
     async def offset_known(self) -> None:
         """Wait until the mapper has compared our clock with the venue's."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while self.connector._mapper is None or not self.connector._mapper.clock_offset_ns:
                 await asyncio.sleep(0.01)
 
     async def offset_of(self, seconds: int) -> None:
         """Wait until the connector says that its clock is so far ahead."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while abs(int(self.connector.health().stats["clock_offset_ms"]) - seconds * 1000) > 1000:
                 await asyncio.sleep(0.01)
 
+    async def stepped(self) -> None:
+        """Wait until a step of our clock is in the journal: it is looked at every second."""
+        async with asyncio.timeout(30):
+            while not await self.facts(capture.ClockStepped):
+                await asyncio.sleep(0.05)
+
+    async def watch_lag(self) -> None:
+        """Add up how long the machine lets this loop wait: on one that stands still nothing is found within a second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + 0.02
+            await asyncio.sleep(0.01)
+            self.lag_ns += int(max(0.0, loop.time() - due_s) * SECOND)
+
     async def next_session(self, wanted: int = 2) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while self.sessions < wanted:
                 await asyncio.sleep(0.005)
         await self.more_frames()
@@ -143,12 +158,14 @@ async def capturing(tmp_path: Path, rest_url: str, venue_url: str) -> AsyncItera
     async with proxied(urlsplit(venue_url).port or 0) as proxy:
         system = System(tmp_path, rest_url, venue_url, proxy)
         task = asyncio.create_task(system.connector.run())
+        lagging = asyncio.create_task(system.watch_lag())
         try:
             await system.more_frames()
             yield system
         finally:
+            lagging.cancel()
             await system.connector.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await task
 
 
@@ -200,7 +217,7 @@ async def venue_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, str
 
 def check_stale(system: System, silent_ns: int, found_ns: int, healed_ns: int) -> None:
     """Found within the limit and a second; the gap of every ticker right to a second."""
-    assert STALE_S * SECOND - 0.3 * SECOND <= found_ns - silent_ns <= (STALE_S + 1) * SECOND
+    assert STALE_S * SECOND - 0.3 * SECOND <= found_ns - silent_ns <= (STALE_S + 1) * SECOND + system.lag_ns
     ((_, ending),) = system.endings()
     assert ending.cause == "stale"
     gaps = [gap for gap in system.gaps() if gap.cause == "stale"]
@@ -208,8 +225,8 @@ def check_stale(system: System, silent_ns: int, found_ns: int, healed_ns: int) -
     closed = {gap.ticker: gap for gap in gaps if gap.state == "closed"}
     assert set(opened) == set(closed) != set()
     for gap in closed.values():
-        assert abs(gap.start_ns - silent_ns) < SECOND
-        assert abs(gap.end_ns - healed_ns) < SECOND
+        assert abs(gap.start_ns - silent_ns) < SECOND + system.lag_ns
+        assert abs(gap.end_ns - healed_ns) < SECOND + system.lag_ns
         assert gap.start_ns < gap.end_ns
 
 
@@ -226,7 +243,7 @@ async def test_an_outage_is_found_within_the_limit_and_a_second_and_its_times_ar
             # Some 16 MB that nobody reads: the transport's buffer is full, and nothing may block on it.
             for _ in range(64):
                 system.connector._socket.send(b"x" * 250_000)  # type: ignore[union-attr]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while system.connector._conversation is talk:
                 await asyncio.sleep(0.005)
         found_ns = system.clock.now_ns()
@@ -244,7 +261,7 @@ async def test_a_stopped_venue_is_found_like_one_that_is_gone(tmp_path: Path) ->
         talk = system.connector._conversation
         process.send_signal(signal.SIGSTOP)
         silent_ns = system.clock.now_ns()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while system.connector._conversation is talk:
                 await asyncio.sleep(0.005)
         found_ns = system.clock.now_ns()
@@ -273,7 +290,7 @@ async def test_a_clock_that_steps_by_an_hour_keeps_order_and_makes_no_negative_i
         await system.offset_known()
         system.clock.step_ns = hours * 3600 * SECOND
         await system.more_frames(300)
-        await asyncio.sleep(1.1)  # the clock is looked at every second
+        await system.stepped()
         # How far it is from the venue's is exported, and in the journal, from the very frames.
         await system.offset_of(hours * 3600)
         assert system.connector._socket is not None
@@ -303,10 +320,10 @@ async def test_a_planned_silence_is_no_outage(tmp_path: Path) -> None:
         venue = system.connector._venue
         system.connector._venue = replace(venue, pause_at=lambda _: "weekly pause of the venue until 10:00 UTC")
         system.proxy.is_cut = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while system.connector._conversation is not None:
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while "weekly pause" not in system.connector.health().reason:
                 await asyncio.sleep(0.01)
         assert system.connector.health().ok
