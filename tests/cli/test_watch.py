@@ -47,11 +47,13 @@ def test_the_picture_is_folded_from_the_gateways_messages() -> None:
     assert picture.lines()[0] == "A   book not verified: gap, disconnected   stream 6"
 
 
-def test_a_gateway_that_refuses_is_told_as_such(ssmd: Ssmd) -> None:
+def test_a_gateway_that_refuses_is_told_as_such(ssmd: Ssmd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_PAUSE_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
     done = ssmd("watch", "A", "--url", f"http://127.0.0.1:{port}", "--count", "1")
     assert done.status == 2
+    assert done.err.count("connection lost; again in 0.0") == 5
     assert f"no gateway answers at http://127.0.0.1:{port}" in done.err
 
 

@@ -14,6 +14,7 @@ from tests.workflows.week_life import calm_turn, live
 from tests.workflows.week_record import WeekRecord, compare
 
 from ssmd.services import stream_archiver
+from ssmd.services.connector import gap_repairs, service
 from ssmd.services.embedded_servers import RunningServer
 
 DAYS = dates(3)
@@ -31,6 +32,9 @@ async def test_days_of_trouble_are_calm_days_but_for_what_tells_the_trouble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream_archiver, "FLUSH_TIMEOUT_S", 0.3)
+    # A clock that stands still knows no settling, and who waits for the venue needs no growing patience.
+    monkeypatch.setattr(gap_repairs, "SETTLE_S", 0.1)
+    monkeypatch.setattr(service, "backoff_s", lambda *_args, **_given: 0.2)
     servers = Servers(journal_url, transport_url, cache_url, temporal_server.url, s3_server)
     first, second, third = DAYS
     killed = [f"done sync start {first}"]

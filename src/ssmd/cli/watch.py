@@ -23,6 +23,8 @@ _NOT_FOUND: Final = 404
 _SCREEN: Final = "\x1b[H\x1b[2J"
 _CONNECT_S: Final = 10.0
 _TRIES: Final = 5
+_PAUSE_S: Final = 1.0
+"""Before the first try again; before the second twice as long, and so on."""
 _BEGIN_ANEW: Final = {"beyond-retention", "stream-changed", "resume-ahead", "cannot-resume"}
 _WAIT: Final = {"catching-up", "gateway-stopping", "too-many-resuming"}
 """Refusals that pass by themselves."""
@@ -167,8 +169,8 @@ async def _frames(url: str, key: str, ticker: str) -> AsyncIterator[list[dict[st
         lost += 1
         if lost > _TRIES:
             raise Unavailable(f"no gateway answers at {url}", mend="ssmd up") from trouble
-        say(f"connection lost; again in {lost} s")
-        await asyncio.sleep(lost)
+        say(f"connection lost; again in {lost * _PAUSE_S:g} s")
+        await asyncio.sleep(lost * _PAUSE_S)
 
 
 async def _refuse_unknown(url: str, headers: dict[str, str], ticker: str, *, is_silent: bool) -> None:
@@ -183,7 +185,7 @@ async def _refuse_unknown(url: str, headers: dict[str, str], ticker: str, *, is_
     import asyncio  # noqa: PLC0415 - keeps --help quick
     from urllib.parse import quote  # noqa: PLC0415
 
-    import httpx  # noqa: PLC0415
+    from ssmd.services.http_client import httpx  # noqa: PLC0415
 
     if ticker.endswith("*"):
         return  # all that begin so, also those to come

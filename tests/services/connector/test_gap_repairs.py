@@ -48,7 +48,10 @@ def trading(system: Bench) -> ConnectorService:
     return ConnectorService(venue, ENV, "main", tape, system.transport, application, system.clock, system_random, settings)
 
 
-async def test_trades_missed_while_the_connection_was_gone_arrive_once_and_the_gap_shows_repaired(tmp_path: Path) -> None:
+async def test_trades_missed_while_the_connection_was_gone_arrive_once_and_the_gap_shows_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gap_repairs, "SETTLE_S", 0.5)
     faults = (FaultOrder(kind="drop-connection", after_frames=300),)
     async with bench(tmp_path, SimulatorConfig(seed=4, markets=3, rate=300, require_auth=False, faults=faults)) as system:
         connector = trading(system)

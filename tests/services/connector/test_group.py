@@ -14,6 +14,7 @@ from tests.services.connector.test_connector import ENV, QUICK, Bench, bench, un
 
 from ssmd.application.handler import Application
 from ssmd.domain.catalogue import CATALOGUE
+from ssmd.exchanges.kalshi import asked
 from ssmd.identifiers import system_random
 from ssmd.services.connector import group as groups
 from ssmd.services.connector import kalshi_listing
@@ -123,7 +124,11 @@ async def test_a_listing_that_is_refused_for_now_loses_no_market(
             assert system.simulator._faults.fired == {kind: 6}
 
 
-async def test_commands_handshakes_and_calls_refused_in_a_storm_lose_no_market(tmp_path: Path) -> None:
+async def test_commands_handshakes_and_calls_refused_in_a_storm_lose_no_market(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "ANSWER_S", 1.0)
+    monkeypatch.setattr(asked, "WAIT_FIRST_S", 0.1)
     faults = (
         FaultOrder(kind="handshake-429", count=3),
         FaultOrder(kind="command-refused", count=3),

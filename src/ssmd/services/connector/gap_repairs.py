@@ -61,6 +61,7 @@ class GapRepairs:
     Args:
         repairer: None = of this venue nothing can be had again.
         talk: the connection that is open now, None = none is.
+        settle_s: None = SETTLE_S.
 
     Attributes:
         repaired, given_up: gaps so far.
@@ -73,7 +74,7 @@ class GapRepairs:
         talk: Callable[[], Conversation | None],
         random: RandomBytes,
         log: Any,
-        settle_s: float = SETTLE_S,
+        settle_s: float | None = None,
     ) -> None:
         self.repaired = 0
         self.given_up = 0
@@ -83,7 +84,7 @@ class GapRepairs:
         self._talk = talk
         self._random = random
         self._log = log
-        self._settle_s = settle_s
+        self._settle_s = SETTLE_S if settle_s is None else settle_s
         self._subscription = Subscription((), ())
         self._channels: OrderedDict[str, str] = OrderedDict()
         self._waiting: dict[str, _Waiting] = {}
