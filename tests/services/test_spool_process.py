@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from ssmd.archive.segment import read_file
 from ssmd.archive.segment_files import FinishedFile, Piece, SegmentFiles
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.errors import Unavailable
-from ssmd.schemas.blocks import EntryKind
+from ssmd.schemas.blocks import NO_DIGEST, EntryKind, encode_block, survey_block
 from ssmd.schemas.codecs import encode_record
-from ssmd.schemas.raw_line import Frames, LineEncoder
+from ssmd.schemas.raw_line import LineEncoder
 from ssmd.schemas.records import BookDelta, Side, SizeMeaning
 from ssmd.services import open_segment, spool_process
 from ssmd.services.processes import mark_of
@@ -29,10 +29,10 @@ from ssmd.services.spool_process import RemoteFiles, SpoolProcess
 
 
 @pytest.fixture
-def process() -> Iterator[SpoolProcess]:
+async def process() -> AsyncIterator[SpoolProcess]:
     made = SpoolProcess()
     yield made
-    made.close()
+    await made.close()
 
 
 def pid_of(process: SpoolProcess) -> int:
@@ -49,8 +49,9 @@ def rounds() -> list[list[Piece]]:
         if at % 10 == 3:
             payloads[7] = b'{"no json\n'
         numbers = range(at * 50 + 1, at * 50 + 51)
-        lines = encoder.gather(9, numbers, [EntryKind.IN] * 50, [10**18 + n for n in numbers], payloads)
-        assert isinstance(lines, Frames)
+        entries = [(EntryKind.IN, 10**18 + n, payload) for n, payload in zip(numbers, payloads, strict=True)]
+        block = encode_block(9, numbers[0], entries, NO_DIGEST)
+        lines = encoder.gather(block, survey_block(block))
         made[at // 10].append(Piece("raw", lines, 50, 10**18 + numbers[0], 10**18 + numbers[-1]))
         changes = [
             BookDelta("kalshi", f"T-{n % 7}", n, n, 9, n, 0, 1, n, -4, -2, n % 99, n % 13, Side(1 + n % 2), SizeMeaning.CHANGE)
@@ -60,14 +61,26 @@ def rounds() -> list[list[Piece]]:
     return made
 
 
-def write(files: SegmentFiles | RemoteFiles) -> list[FinishedFile]:
+async def write(files: RemoteFiles) -> list[FinishedFile]:
+    for pieces in rounds():
+        await files.write(pieces)
+    return await files.finish()
+
+
+async def _write_all(files: RemoteFiles, *those: list[Piece]) -> None:
+    for pieces in those:
+        await files.write(pieces)
+    await files.finish()
+
+
+def write_here(files: SegmentFiles) -> list[FinishedFile]:
     for pieces in rounds():
         files.write(pieces)
     return files.finish()
 
 
-def test_the_files_are_those_of_a_thread(process: SpoolProcess, tmp_path: Path) -> None:
-    expected, found = write(SegmentFiles(tmp_path / "a", 3)), write(process.open(tmp_path / "b", 3))
+async def test_the_files_are_those_of_a_thread(process: SpoolProcess, tmp_path: Path) -> None:
+    expected, found = write_here(SegmentFiles(tmp_path / "a", 3)), await write(process.open(tmp_path / "b", 3))
     assert [(file.kind, file.facts, file.sidecar, file.no_sidecar) for file in found] == [
         (file.kind, file.facts, file.sidecar, file.no_sidecar) for file in expected
     ]
@@ -82,68 +95,82 @@ def test_the_files_are_those_of_a_thread(process: SpoolProcess, tmp_path: Path) 
     assert found[1].facts.content_bytes - told == 3 * (len(as_text) - len(as_frame))
 
 
-def test_several_segments_are_written_at_once_and_discarded_alone(process: SpoolProcess, tmp_path: Path) -> None:
+async def test_several_segments_are_written_at_once_and_discarded_alone(process: SpoolProcess, tmp_path: Path) -> None:
     one, other, unused = (process.open(tmp_path / name, 3) for name in ("one", "other", "unused"))
     first, second, third = rounds()
-    one.write(first)
-    other.write(first)
-    one.write(second)
-    other.write(second)
-    one.discard()
-    unused.discard()
-    other.write(third)
-    other.finish()
+    await one.write(first)
+    await other.write(first)
+    await one.write(second)
+    await other.write(second)
+    await one.discard()
+    await unused.discard()
+    await other.write(third)
+    await other.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.book", "other.raw"]
-    other.discard()
-    other.discard()
+    await other.discard()
+    await other.discard()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_lost_process_had_is_lost_and_the_next_one_begins_anew(process: SpoolProcess, tmp_path: Path) -> None:
+async def test_what_a_lost_process_had_is_lost_and_the_next_one_begins_anew(process: SpoolProcess, tmp_path: Path) -> None:
     first, second, _ = rounds()
     files, begun = process.open(tmp_path / "a", 3), process.open(tmp_path / "b", 3)
-    files.write(first)
-    begun.write(first)
+    await files.write(first)
+    await begun.write(first)
     os.kill(pid_of(process), signal.SIGKILL)
     with pytest.raises(Unavailable, match="the process that writes the spool is gone"):
-        files.write(second)
+        await _write_all(files, second)
     other = process.open(tmp_path / "c", 3)
-    assert write(other)[0].facts.records == 1500  # by a new process
-    # The other segment's beginning was lost too; it does not go on without.
-    with pytest.raises(OSError, match="not begun by this process"):
-        begun.finish()
-    files.discard()
-    begun.discard()
+    assert (await write(other))[0].facts.records == 1500  # by a new process
+    # The other segment's beginning was lost too; it does not go on without, whether that had been answered or not.
+    with pytest.raises((OSError, Unavailable), match=r"is gone|not begun by this process"):
+        await begun.finish()
+    await files.discard()
+    await begun.discard()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.book", "c.raw"]
 
 
-def test_a_spool_that_cannot_be_written_is_told_and_ends_nothing(process: SpoolProcess, tmp_path: Path) -> None:
+async def test_a_spool_that_cannot_be_written_is_told_and_ends_nothing(process: SpoolProcess, tmp_path: Path) -> None:
     files = process.open(tmp_path / "absent" / "a", 3)
     with pytest.raises(OSError, match="No such file or directory"):
-        write(files)
-    files.discard()
+        await write(files)
+    await files.discard()
     before = pid_of(process)
-    write(process.open(tmp_path / "b", 3))
+    await write(process.open(tmp_path / "b", 3))
     assert pid_of(process) == before
 
 
-def test_a_segment_that_could_not_be_written_does_not_go_on_without_what_failed(process: SpoolProcess, tmp_path: Path) -> None:
+async def test_a_segment_that_could_not_be_written_does_not_go_on_without_what_failed(
+    process: SpoolProcess, tmp_path: Path
+) -> None:
     first, second, third = rounds()
     other, files = process.open(tmp_path / "other", 3), process.open(tmp_path / "absent" / "a", 3)
-    other.write(first)
-    files.write(first + second + third)  # fails; that is said in the next answer, and another segment takes it
-    other.discard()
+    await other.write(first)
+    await files.write(first + second + third)  # fails; that is said in its answer, and to no other segment
+    await other.discard()
     (tmp_path / "absent").mkdir()
-    files.write(second)
+    with pytest.raises(OSError, match="No such file or directory"):
+        await files.write(second)
     with pytest.raises(OSError, match="could not be written before"):
-        files.finish()
-    files.discard()
+        await files.finish()
+    await files.discard()
     assert list((tmp_path / "absent").iterdir()) == []
 
 
-def test_an_open_segment_waits_for_no_other_one(process: SpoolProcess, tmp_path: Path) -> None:
-    with process._lock:  # as while a round is being written
-        process.open(tmp_path / "a", 3)
+async def test_a_segment_waits_where_too_much_is_on_its_way(
+    process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_process, "ANSWER_S", 0.01)
+    files, (first, *_) = process.open(tmp_path / "a", 3), rounds()
+    await files.write(first)
+    os.kill(pid_of(process), signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable, match=r"is gone: no answer within 0\.01 s"):
+            await _write_all(files, *[first] * (spool_process.ROUNDS_MAX + 1))
+    finally:
+        os.kill(pid_of(process), signal.SIGCONT)
+    await files.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 class _Few(socket.socket):
@@ -155,51 +182,52 @@ class _Few(socket.socket):
 
 def test_a_message_that_comes_in_pieces_is_one_message() -> None:
     ours, theirs = socket.socketpair()
+    room = bytearray(4)
     with ours, _Few(fileno=theirs.detach()) as few:
-        for _ in range(2):
-            spool_process._send(ours, b"abcdefgh")
-        for _ in range(2):
-            assert bytes(spool_process._receive(few) or b"") == b"abcdefgh"
+        for text in (b"abcdefgh", b"", b"abc"):
+            spool_process._send(ours, text)
+        for text in (b"abcdefgh", b"", b"abc"):
+            assert bytes(spool_process._receive(few, room) or b"") == text
         ours.sendall(spool_process._LENGTH.pack(8) + b"abc")
         ours.shutdown(socket.SHUT_WR)
-        assert spool_process._receive(few) is None
+        assert spool_process._receive(few, room) is None
 
 
-def test_what_lies_in_the_current_directory_is_not_imported(
+async def test_what_lies_in_the_current_directory_is_not_imported(
     process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "struct.py").write_text("raise SystemExit('a strategy of somebody')")
     monkeypatch.chdir(tmp_path)
-    assert len(write(process.open(tmp_path / "a", 3))) == 2
+    assert len(await write(process.open(tmp_path / "a", 3))) == 2
 
 
-def test_a_process_that_cannot_be_started_is_told(
+async def test_a_process_that_cannot_be_started_is_told(
     process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = process.open(tmp_path / "a", 3)
     with monkeypatch.context() as without:
         without.setattr(sys, "executable", str(tmp_path / "absent"))
         with pytest.raises(Unavailable, match="cannot be started: No such file"):
-            files.write(rounds()[0])
-    assert len(write(files)) == 2
+            await files.write(rounds()[0])
+    assert len(await write(files)) == 2
 
 
-def test_it_ends_with_its_archiver_and_not_before(tmp_path: Path) -> None:
+async def test_it_ends_with_its_archiver_and_not_before(tmp_path: Path) -> None:
     process = SpoolProcess()
-    process.open(tmp_path / "a", 3).write(rounds()[0])
+    await write(process.open(tmp_path / "a", 3))  # it runs now, and does not only start
     pid = pid_of(process)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
-    write(process.open(tmp_path / "b", 3))
+    await write(process.open(tmp_path / "b", 3))
     assert pid_of(process) == pid
-    assert process._socket is not None
-    process._socket.close()  # as the kernel does for a killed archiver
+    assert process._channel is not None
+    process._channel.lose("killed")  # the kernel closes the socket of a killed archiver
     ends_at = time.monotonic() + 10
     while mark_of(pid) is not None and time.monotonic() < ends_at:
-        time.sleep(0.01)
+        await asyncio.sleep(0.01)
     assert mark_of(pid) is None
-    process.close()
-    process.close()
+    await process.close()
+    await process.close()
 
 
 @pytest.mark.parametrize("kind", ["raw", "normalized"])
@@ -215,7 +243,7 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
     fill(world)
     archiver = world.archiver(kind)
     killed: list[int] = []
-    monkeypatch.setattr(SpoolProcess, "ask", _killing(killed, at=20))
+    monkeypatch.setattr(SpoolProcess, "send", _killing(killed, at=20))
     monkeypatch.setattr("ssmd.services.stream_archiver.backoff_s", lambda _n, _random: 0.01)
     running = asyncio.create_task(archiver.run())
     await asyncio.sleep(0)
@@ -231,14 +259,14 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
 
 
 def _killing(killed: list[int], *, at: int) -> Callable[..., object]:
-    asked, ask = 0, SpoolProcess.ask
+    asked, send = 0, SpoolProcess.send
 
-    def instead(self: SpoolProcess, request: object, *, is_answer_wanted: bool) -> object:
+    def instead(self: SpoolProcess, request: object) -> object:
         nonlocal asked
         asked += 1
         if asked == at:
             killed.append(pid_of(self))
             os.kill(killed[0], signal.SIGKILL)
-        return ask(self, request, is_answer_wanted=is_answer_wanted)  # type: ignore[arg-type]  # what it was given
+        return send(self, request)  # type: ignore[arg-type]  # what it was given
 
     return instead

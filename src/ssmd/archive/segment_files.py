@@ -13,14 +13,14 @@ from typing import NamedTuple
 from ssmd.archive.segment import SegmentFacts, SegmentWriter
 from ssmd.archive.segment_index import INDEXED_KINDS, IndexBuilder, digest_of
 from ssmd.errors import Malformed
-from ssmd.schemas.raw_line import Frames
+from ssmd.schemas.raw_line import BlockLines
 
 
 class Piece(NamedTuple):
     """What one block gives to the file of one kind: `records` whole lines or messages, received between the two times."""
 
     kind: str
-    content: bytes | Frames
+    content: bytes | BlockLines
     records: int
     ts_recv_first_ns: int
     ts_recv_last_ns: int

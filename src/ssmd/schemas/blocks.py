@@ -35,6 +35,8 @@ MAGIC: Final = b"SSB1"
 NO_DIGEST: Final = bytes(16)
 _HEADER: Final = struct.Struct("<4sIIIQQQQ16s16sQ")
 _ENTRY: Final = struct.Struct("<BQI")
+_KIND_AND_SIZE: Final = struct.Struct("<B8xI")
+_TIME: Final = struct.Struct("<Q")
 HEADER_BYTES: Final = _HEADER.size
 ENTRY_OVERHEAD_BYTES: Final = _ENTRY.size
 _DIGEST_START: Final = 64
@@ -93,7 +95,7 @@ class BlockHeader(NamedTuple):
         return self.first_n + self.entries_count - 1
 
 
-def _digest(head: bytes, tail: bytes, body: bytes) -> bytes:
+def _digest(head: bytes | memoryview, tail: bytes | memoryview, body: bytes | memoryview) -> bytes:
     state = hashlib.blake2b(head, digest_size=16)
     state.update(tail)
     state.update(body)
@@ -143,7 +145,7 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BlockHeader:
 
 
 class Columns(NamedTuple):
-    """A decoded and verified block as columns: what a reader of many entries takes. `numbers` are the entries' n."""
+    """A decoded block as columns: what a reader of many entries takes. `numbers` are the entries' n."""
 
     session: int
     numbers: range
@@ -154,8 +156,17 @@ class Columns(NamedTuple):
     payloads: Sequence[bytes]
 
 
+class Surveyed(NamedTuple):
+    """What is known of a verified block whose entries have not been taken out: `kinds` has a byte for each."""
+
+    header: BlockHeader
+    kinds: bytes
+    ts_first_ns: int
+    ts_last_ns: int
+
+
 def decode_block(data: bytes, offset: int = 0) -> Block:
-    """The block at `offset`, verified: digest, entry sizes, and times that the header repeats.
+    """The block at `offset`, verified: its digest, and that its entries fill it.
 
     Raises:
         Malformed: with what does not fit. A flipped bit anywhere in the block is found by the digest.
@@ -172,30 +183,73 @@ def decode_columns(data: bytes, offset: int = 0) -> Columns:
     Raises:
         Malformed: as `decode_block`.
     """
+    return _columns(data, _verified(data, offset), offset + HEADER_BYTES)
+
+
+def columns_of(data: bytes) -> Columns:
+    """As `decode_columns`, of a block that `survey_block` has passed: its digest is not looked at again."""
+    return _columns(data, decode_header(data), HEADER_BYTES)
+
+
+def survey_block(data: bytes) -> Surveyed:
+    """Verify the block that begins `data` as `decode_block` does, without taking its entries out: half the time.
+
+    Raises:
+        Malformed: as `decode_block`.
+    """
+    header = _verified(data, 0)
+    start, count, done, at = HEADER_BYTES, header.entries_count, 0, 0
+    kinds, unpack = bytearray(count), _KIND_AND_SIZE.unpack_from
+    following = start
+    try:
+        for done in range(count):
+            at = following
+            kinds[done], size = unpack(data, at)
+            following = at + ENTRY_OVERHEAD_BYTES + size
+    except struct.error as error:
+        raise _cut(header, done) from error
+    _check_filled(header, following - start)
+    return Surveyed(header, bytes(kinds), _TIME.unpack_from(data, start + 1)[0], _TIME.unpack_from(data, at + 1)[0])
+
+
+def _verified(data: bytes, offset: int) -> BlockHeader:
+    """The header of the block at `offset`, which has all its bytes, and the digest of them."""
     header = decode_header(data, offset)
-    body_start = offset + HEADER_BYTES
-    body = data[body_start : body_start + header.entries_bytes]
+    view, body_start, count = memoryview(data), offset + HEADER_BYTES, header.entries_count
+    body = view[body_start : body_start + header.entries_bytes]
     if len(body) != header.entries_bytes:
         raise Malformed(f"block at byte {offset} has {header.entries_bytes} bytes of entries, {len(body)} are there")
-    found = _digest(data[offset : offset + _DIGEST_START], data[offset + 80 : body_start], body)
-    if found != header.digest:
+    if _digest(view[offset : offset + _DIGEST_START], view[offset + 80 : body_start], body) != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
-    at, end, count, done = 0, len(body), header.entries_count, 0
-    if count * ENTRY_OVERHEAD_BYTES > end:
-        raise Malformed(f"block of session {header.session}: {count} entries told, in {end} bytes")
+    if count * ENTRY_OVERHEAD_BYTES > len(body):
+        raise Malformed(f"block of session {header.session}: {count} entries told, in {len(body)} bytes")
+    return header
+
+
+def _columns(data: bytes, header: BlockHeader, start: int) -> Columns:
+    count, done, at = header.entries_count, 0, start
     kinds, times, payloads = [0] * count, [0] * count, [b""] * count
     unpack = _ENTRY.unpack_from
     try:
         for done in range(count):
-            kinds[done], times[done], size = unpack(body, at)
-            start = at + ENTRY_OVERHEAD_BYTES
-            at = start + size
-            payloads[done] = body[start:at]
+            kinds[done], times[done], size = unpack(data, at)
+            payload_start = at + ENTRY_OVERHEAD_BYTES
+            at = payload_start + size
+            payloads[done] = data[payload_start:at]
     except struct.error as error:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + done} is cut") from error
-    if at > end:
-        raise Malformed(f"block of session {header.session}: entry {header.first_n + done} is cut")
-    if at < end:
-        raise Malformed(f"block of session {header.session}: {end - at} bytes follow its {count} entries")
+        raise _cut(header, done) from error
+    _check_filled(header, at - start)
     numbers = range(header.first_n, header.first_n + count)
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)
+
+
+def _cut(header: BlockHeader, done: int) -> Malformed:
+    return Malformed(f"block of session {header.session}: entry {header.first_n + done} is cut")
+
+
+def _check_filled(header: BlockHeader, used_bytes: int) -> None:
+    if used_bytes > header.entries_bytes:
+        raise _cut(header, header.entries_count - 1)
+    if used_bytes < header.entries_bytes:
+        left = header.entries_bytes - used_bytes
+        raise Malformed(f"block of session {header.session}: {left} bytes follow its {header.entries_count} entries")

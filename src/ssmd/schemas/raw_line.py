@@ -25,7 +25,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from ssmd.errors import Malformed
-from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Surveyed, columns_of
 
 DEPTH_MAX: Final = 128
 """A payload nested deeper goes as `text`: JSON readers give up at depths of their own (jq 1.6 at 256)."""
@@ -56,83 +56,86 @@ class LineEncoder:
         if not entries:
             return b""
         kinds, numbers, times, payloads = zip(*entries, strict=True)
-        gathered = self.gather(session, numbers, kinds, times, payloads)
-        return gathered if isinstance(gathered, bytes) else gathered.encode()
+        self._note(session, kinds, payloads)
+        return _encode(self._conn, session, numbers, kinds, times, payloads)
 
-    def gather(
-        self, session: int, numbers: Sequence[int], kinds: Sequence[int], times: Sequence[int], payloads: Sequence[bytes]
-    ) -> Frames | bytes:
-        """What gives the lines of a block's entries, in columns (`blocks.Columns`): `Frames`, or where it holds anything
-        but ordinary frames, the lines themselves. Much cheaper than `Frames.encode`, which may run elsewhere.
-        """
-        if kinds.count(_IN) == len(kinds) and all(payloads):
-            ends = payloads[0][-1] == _NEWLINE
-            self._newline.setdefault(session, ends)
-            joined = _join(payloads, ends)
-            if joined is not None:
-                return Frames(self._conn, session, tuple(numbers), times, ends, joined)
-        where = _where(self._conn, session)
-        lines = []
-        for kind, n, ts_recv_ns, payload in zip(kinds, numbers, times, payloads, strict=True):
-            if kind == _IN:
-                self._newline.setdefault(session, payload.endswith(b"\n"))
-            lines.append(_encode_entry(where, kind, n, ts_recv_ns, payload))
-        return b"".join(lines)
+    def gather(self, block: bytes, found: Surveyed) -> BlockLines:
+        """What gives the lines of a verified block's entries: much cheaper than its `encode`, which may run elsewhere."""
+        header, kinds = found.header, found.kinds
+        if header.session not in self._newline and _IN in kinds:
+            self._note(header.session, kinds, columns_of(block).payloads)
+        newline = self._newline.get(header.session, False)
+        count = len(kinds)
+        size_bytes = (
+            count * (_fixed_bytes(self._conn, header.session, newline) + len(str(found.ts_last_ns)) - newline)
+            + _digits(header.first_n, header.last_n)
+            + header.entries_bytes
+            - count * ENTRY_OVERHEAD_BYTES
+        )
+        return BlockLines(self._conn, block, size_bytes)
+
+    def _note(self, session: int, kinds: Sequence[int], payloads: Sequence[bytes]) -> None:
+        if session not in self._newline and _IN in kinds:
+            self._newline[session] = payloads[kinds.index(_IN)].endswith(b"\n")
 
 
-class Frames(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Frames of one block, each on a line of `lines`; whether each is JSON has not been looked at. A message by itself.
+class BlockLines(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The lines of a verified block, not yet made. A message by itself.
 
     Attributes:
         conn: the connection as JSON.
-        newline: each payload ends in a newline, which is the one in `lines`.
+        size_bytes: how long they will be when all entries are frames of JSON that end as the session's first does: follows
+            from the block and from that alone.
     """
 
     conn: bytes
-    session: int
-    numbers: Sequence[int]
-    times: Sequence[int]
-    newline: bool
-    lines: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """How long the lines will be, when all are JSON."""
-        count = len(self.times)
-        newlines = count if self.newline else count - 1
-        return (
-            count * _fixed_bytes(self.conn, self.session, self.newline)
-            + _digits(self.numbers)
-            + _digits(self.times)
-            + len(self.lines)
-            - newlines
-        )
+    block: bytes
+    size_bytes: int
 
     def encode(self) -> bytes:
         """The lines of the archive."""
-        values = self._values()
-        if values is None:
-            where = _where(self.conn, self.session)
-            payloads = self.lines.splitlines(keepends=True) if self.newline else self.lines.split(b"\n")
-            entries = zip(self.numbers, self.times, payloads, strict=True)
-            return b"".join([_encode_entry(where, _IN, n, ts_recv_ns, payload) for n, ts_recv_ns, payload in entries])
-        count = len(values)
-        parts: list[object] = [b""] * (count * 3)
-        parts[0::3], parts[1::3], parts[2::3] = self.times, self.numbers, values
-        # One format for the whole block: three times as fast as one a line.
-        return _line(self.conn, self.session, self.newline) * count % tuple(parts)
+        block = columns_of(self.block)
+        return _encode(self.conn, block.session, block.numbers, block.kinds, block.times, block.payloads)
 
-    def _values(self) -> list[msgspec.Raw] | None:
-        """The payloads without their newlines when each is JSON, checked together."""
-        try:
-            if not self.lines.isascii():
-                self.lines.decode()
-            values = _JSON.decode_lines(self.lines)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            return None
-        # As many values as lines, and equal when joined again: each line is one value, without white space around it.
-        is_whole = len(values) == len(self.times) and b"\n".join(values) == (self.lines[:-1] if self.newline else self.lines)
-        return values if is_whole else None
+
+def _encode(
+    conn: bytes,
+    session: int,
+    numbers: Sequence[int],
+    kinds: Sequence[int],
+    times: Sequence[int],
+    payloads: Sequence[bytes],
+) -> bytes:
+    """The lines of entries in columns (`blocks.Columns`)."""
+    if kinds.count(_IN) == len(kinds) and all(payloads):
+        ends = payloads[0][-1] == _NEWLINE
+        joined = _join(payloads, ends)
+        values = _values(joined, len(payloads), ends) if joined is not None else None
+        if values is not None:
+            parts: list[object] = [b""] * (len(values) * 3)
+            parts[0::3], parts[1::3], parts[2::3] = times, numbers, values
+            # One format for the whole block: three times as fast as one a line.
+            return _block_format(conn, session, ends, len(values)) % tuple(parts)
+    where = _where(conn, session)
+    entries = zip(kinds, numbers, times, payloads, strict=True)
+    return b"".join([_encode_entry(where, kind, n, ts_recv_ns, payload) for kind, n, ts_recv_ns, payload in entries])
+
+
+def _values(lines: bytes, count: int, ends: bool) -> list[msgspec.Raw] | None:
+    """What stands on `count` lines, without their newlines, when each is JSON: checked together.
+
+    Args:
+        ends: the last line ends in a newline too.
+    """
+    try:
+        if not lines.isascii():
+            lines.decode()
+        values = _JSON.decode_lines(lines)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    # As many values as lines, and equal when joined again: each line is one value, without white space around it.
+    is_whole = len(values) == count and b"\n".join(values) == (lines[:-1] if ends else lines)
+    return values if is_whole else None
 
 
 def _join(payloads: Sequence[bytes], ends: bool) -> bytes | None:
@@ -154,10 +157,10 @@ def _join(payloads: Sequence[bytes], ends: bool) -> bytes | None:
     return joined
 
 
-def _digits(numbers: Sequence[int]) -> int:
-    """How many digits rising `numbers` have together."""
-    first, last = len(str(numbers[0])), len(str(numbers[-1]))
-    return first * len(numbers) if first == last else sum(len(str(number)) for number in numbers)
+def _digits(first: int, last: int) -> int:
+    """How many digits the numbers from `first` to `last` have together."""
+    digits, most = len(str(first)), len(str(last))
+    return digits * (last + 1 - first) + sum(last + 1 - int(10**more) for more in range(digits, most))
 
 
 def _where(conn: bytes, session: int) -> bytes:
@@ -169,6 +172,11 @@ def _line(conn: bytes, session: int, newline: bool) -> bytes:
     """A line as a format of receive time, number and frame."""
     flag = b',"newline":true' if newline else b""
     return b'{"ts_recv_ns":%%d%b%%d%b,"frame":%%b}\n' % (_where(conn, session).replace(b"%", b"%%"), flag)
+
+
+@lru_cache(64)
+def _block_format(conn: bytes, session: int, newline: bool, count: int) -> bytes:
+    return _line(conn, session, newline) * count
 
 
 @lru_cache(1024)

@@ -2,7 +2,8 @@
 
 Pieces are collected in rounds of `SPILL_BYTES`. A segment of one round is written by a thread when it is sealed; one that
 grows beyond goes, round by round, to the process beside the archiver (`services.spool_process`), while the loop collects
-on. The files are the same. Three rounds are held at most: the one collected, one on its way, one being written.
+on. The files are the same. Held are the round collected and those that the process has not written yet, of all segments
+`spool_process.ROUNDS_MAX` at most.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class OpenSegment:
         self.touched_ns = 0
         self.ts_recv_first_ns = 0
         self._process = process
-        self._files: SegmentFiles | RemoteFiles | None = None
+        self._files: SegmentFiles | None = None
+        self._remote: RemoteFiles | None = None
         self._pieces: list[Piece] = []
         self._pieces_bytes = 0
-        self._job: asyncio.Future[None] | None = None
 
     def add(self, unit: Unit[Any], pieces: Sequence[Piece]) -> None:
         """Collect what `unit` gives."""
@@ -79,26 +80,17 @@ class OpenSegment:
         return self._pieces_bytes >= SPILL_BYTES
 
     async def spill(self) -> None:
-        """Hand what was collected to the process, after what is on its way there.
+        """Hand what was collected to the process; waits while too much is on its way there.
 
         Raises:
             Unavailable: the spool cannot be written; the segment is of no more use.
         """
-        await self._wait()
-        self._files = self._files or self._process.open(self._stem, self._level)
+        self._remote = remote = self._remote or self._process.open(self._stem, self._level)
         pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
-        self._job = asyncio.get_running_loop().run_in_executor(None, self._files.write, pieces)
-
-    async def _wait(self) -> None:
-        job, self._job = self._job, None
-        if job is not None:
-            try:
-                await asyncio.shield(job)
-            except OSError as error:
-                raise _no_spool(self._stem, error) from error
-            except asyncio.CancelledError:
-                self._job = job
-                raise
+        try:
+            await remote.write(pieces)
+        except OSError as error:
+            raise _no_spool(self._stem, error) from error
 
     async def finish(self) -> list[FinishedFile]:
         """The files, whole and closed, by kind.
@@ -106,26 +98,25 @@ class OpenSegment:
         Raises:
             Unavailable: the spool cannot be written; the segment is of no more use.
         """
-        await self._wait()
-        self._files = files = self._files or SegmentFiles(self._stem, self._level)
-        pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
         try:
-            return await asyncio.to_thread(_finish, files, pieces)
+            if self._remote is not None:
+                if self._pieces:
+                    await self.spill()
+                return await self._remote.finish()
+            self._files = files = SegmentFiles(self._stem, self._level)
+            return await asyncio.to_thread(_finish, files, self._pieces)
         except OSError as error:
             raise _no_spool(self._stem, error) from error
 
     async def discard(self) -> None:
         """Remove the files."""
-        if self._job is not None:
-            await asyncio.wait([self._job])
-            if not self._job.cancelled():
-                self._job.exception()  # whatever it was, the files are not wanted any more
-            self._job = None
+        if self._remote is not None:
+            await self._remote.discard()
         if self._files is not None:
             await asyncio.to_thread(self._files.discard)
 
 
-def _finish(files: SegmentFiles | RemoteFiles, pieces: Sequence[Piece]) -> list[FinishedFile]:
+def _finish(files: SegmentFiles, pieces: Sequence[Piece]) -> list[FinishedFile]:
     files.write(pieces)
     return files.finish()
 

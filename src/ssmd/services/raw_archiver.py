@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
@@ -17,7 +17,7 @@ from ssmd.clock import Clock
 from ssmd.errors import Malformed
 from ssmd.identifiers import RandomBytes
 from ssmd.registry.documents import ArchiveSettings
-from ssmd.schemas.blocks import NO_DIGEST, Columns, EntryKind, decode_columns
+from ssmd.schemas.blocks import NO_DIGEST, EntryKind, Surveyed, columns_of, survey_block
 from ssmd.schemas.control import DayMark, decode_fact
 from ssmd.schemas.raw_line import LineEncoder
 from ssmd.services.archive_intake import ArchiveDays
@@ -29,9 +29,16 @@ from ssmd.streams.transport import StreamMessage, StreamName, Transport
 
 NAME: Final = "raw-archiver"
 KIND: Final = "raw"
-_KINDS: Final = frozenset(int(kind) for kind in EntryKind)
+_KINDS: Final = bytes(EntryKind)
 _CTL: Final = int(EntryKind.CTL)
 _parse = lru_cache(1024)(subjects.parse_raw)
+
+
+class RawContent(NamedTuple):
+    """A verified block."""
+
+    block: bytes
+    found: Surveyed
 
 
 class RawIntake:
@@ -55,28 +62,29 @@ class RawIntake:
     def link_of(self, _reached: Place) -> Hashable:
         return None  # seals hold no digests
 
-    def take(self, message: StreamMessage) -> Unit[Columns] | None:
+    def take(self, message: StreamMessage) -> Unit[RawContent] | None:
         _, feed, connection = _parse(message.subject)
         if feed != self._feed:
             return None
-        block = decode_columns(message.payload)
-        kinds = set(block.kinds)
-        if not kinds <= _KINDS:
-            raise Malformed(f"entries of kind {sorted(kinds - _KINDS)} are unknown to this version", mend="upgrade ssmd")
+        block = message.payload
+        found = survey_block(block)
+        header, kinds = found.header, found.kinds
+        if unknown := kinds.translate(None, _KINDS):
+            raise Malformed(f"entries of kind {sorted(set(unknown))} are unknown to this version", mend="upgrade ssmd")
         return Unit(
             connection=connection,
-            session=block.session,
-            first_n=block.numbers[0],
-            last_n=block.numbers[-1],
-            follows=None if block.previous_digest == NO_DIGEST else block.previous_digest,
-            link=block.digest,
-            date=self._days.day_of(block.times[0]),
+            session=header.session,
+            first_n=header.first_n,
+            last_n=header.last_n,
+            follows=None if header.previous_digest == NO_DIGEST else header.previous_digest,
+            link=header.digest,
+            date=self._days.day_of(found.ts_first_ns),
             day_mark=_day_mark(block) if _CTL in kinds else "",
             first_seq=message.seq,
             last_seq=message.seq,
             message_id=message.message_id,
-            size_bytes=len(message.payload),
-            content=block,
+            size_bytes=len(block),
+            content=RawContent(block, found),
         )
 
     def begin(self, _reached: Mapping[str, Place]) -> None:
@@ -85,19 +93,18 @@ class RawIntake:
     def archived(self, _connection: str, _reached: Place) -> None:
         return
 
-    def refused(self, _unit: Unit[Columns]) -> None:
+    def refused(self, _unit: Unit[RawContent]) -> None:
         return
 
-    def encoder(self, unit: Unit[Columns]) -> LineEncoder:
+    def encoder(self, unit: Unit[RawContent]) -> LineEncoder:
         return LineEncoder(unit.connection)
 
-    def fits(self, _encoder: LineEncoder, _unit: Unit[Columns]) -> bool:
+    def fits(self, _encoder: LineEncoder, _unit: Unit[RawContent]) -> bool:
         return True
 
-    def pieces(self, encoder: LineEncoder, unit: Unit[Columns]) -> Sequence[Piece]:
-        block = unit.content
-        lines = encoder.gather(block.session, block.numbers, block.kinds, block.times, block.payloads)
-        return [Piece(KIND, lines, len(block.numbers), block.times[0], block.times[-1])]
+    def pieces(self, encoder: LineEncoder, unit: Unit[RawContent]) -> Sequence[Piece]:
+        block, found = unit.content
+        return [Piece(KIND, encoder.gather(block, found), len(found.kinds), found.ts_first_ns, found.ts_last_ns)]
 
     def newline(self, encoder: LineEncoder, session: int) -> bool:
         return encoder.newline(session)
@@ -107,8 +114,9 @@ class RawIntake:
         return SegmentName(shelf, segment.connection, incarnation, segment.first_seq, segment.last_seq).key
 
 
-def _day_mark(block: Columns) -> str:
-    for payload in [payload for kind, payload in zip(block.kinds, block.payloads, strict=True) if kind == _CTL]:
+def _day_mark(block: bytes) -> str:
+    columns = columns_of(block)
+    for payload in [payload for kind, payload in zip(columns.kinds, columns.payloads, strict=True) if kind == _CTL]:
         try:
             fact = decode_fact(payload)
         except Malformed:

@@ -279,7 +279,7 @@ class Sealer:
 
     async def close(self) -> None:
         """End the process beside this one, if there is one."""
-        await asyncio.to_thread(self._process.close)
+        await self._process.close()
 
     async def clear_spool(self) -> None:
         """Make the spool, and remove what a killed process left there.
