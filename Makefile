@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The system's pip installs into .venv: works without Debian's python3-venv, and saves a second pip.
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --no-input
 # What runs is compiled once here: else each of the demo's processes would do it anew, where the user's settings forbid
-# Python to write what it compiled. What only tests use is compiled when first imported.
+# Python to write what it compiled. What only tests use is compiled when the tests first import it.
 INSTALL := $(PIP) install --quiet --no-compile --require-hashes --only-binary :all:
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
@@ -44,7 +44,9 @@ demo: setup-demo  ## Run the whole main job against the simulator and show what 
 	$(BIN)/ssmd demo
 
 test: lint  ## Lint, type-check and run every test
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+	@# The tests start hundreds of processes: what was edited since setup is compiled once, not by each of them, also where the
+	@# user's settings forbid Python to write it.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: setup  ## Style, types and the layer contracts
 	$(BIN)/ruff check
