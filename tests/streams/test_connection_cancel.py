@@ -16,7 +16,7 @@ from ssmd.streams.connection import Connection
 async def test_a_cancelled_connect_is_cancelled(transport_url: str, turns: int) -> None:
     async def connect_for_ever() -> None:
         while True:
-            connection = await Connection.open(transport_url, name="test", timeout_s=5)
+            connection = await Connection.open(transport_url, name="test", timeout_s=30)
             await connection.close()
 
     task = asyncio.create_task(connect_for_ever())

@@ -39,7 +39,7 @@ def digest(payloads: list[bytes]) -> str:
 async def test_repeated_and_reordered_deliveries_change_no_record(
     transport_url: str, fresh_env: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection = await Connection.open(transport_url, name="test", timeout_s=5)
+    connection = await Connection.open(transport_url, name="test", timeout_s=30)
     wanted = [one for one in topology.desired(fresh_env, max_age_s=3600, max_bytes=64 << 20) if one.endpoint == "transport"]
     await topology.apply({"transport": connection}, wanted)
     await connection.close()

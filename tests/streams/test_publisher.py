@@ -200,7 +200,7 @@ async def test_a_new_publisher_goes_on_where_the_streams_end() -> None:
 
 async def test_killing_the_server_over_and_over_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
     server = await start_nats(tmp_path / "nats", sync_always=False)
-    connection = await Connection.open(server.url, name="test", timeout_s=5)
+    connection = await Connection.open(server.url, name="test", timeout_s=30)
     definitions = [one for one in topology.desired(ENV, max_age_s=3600, max_bytes=256 << 20) if one.endpoint == "transport"]
     await topology.apply({"transport": connection}, definitions)
     await connection.close()

@@ -16,8 +16,8 @@ HOUR_NS = 3600 * 1_000_000_000
 
 @pytest.fixture
 async def connections(journal_url: str, transport_url: str) -> AsyncIterator[Connections]:
-    journal = await Connection.open(journal_url, name="test", timeout_s=5)
-    transport = await Connection.open(transport_url, name="test", timeout_s=5)
+    journal = await Connection.open(journal_url, name="test", timeout_s=30)
+    transport = await Connection.open(transport_url, name="test", timeout_s=30)
     yield {"journal": journal, "transport": transport}
     await journal.close()
     await transport.close()

@@ -98,7 +98,7 @@ async def test_every_verb_is_answered_and_who_is_not_well_takes_part_in_no_day(
 
 
 async def test_an_answer_that_is_none_is_no_answer(transport_url: str, fresh_env: str) -> None:
-    connection = await Connection.open(transport_url, name="odd", timeout_s=5)
+    connection = await Connection.open(transport_url, name="odd", timeout_s=30)
     client = await ControlClient.open(transport_url, fresh_env)
     answers = [b"", b"[1]", b"not JSON"]
 

@@ -101,14 +101,14 @@ async def guarded(root: Path) -> AsyncIterator[tuple[ResolvedEnvironment, dict[s
 
 async def connected(environment: ResolvedEnvironment, given: dict[str, str], role: str, endpoint: str) -> Connection:
     url = f"nats://127.0.0.1:{getattr(environment.document, endpoint).url.rpartition(':')[2]}"
-    return await Connection.open(with_nkey(url, nats_seed(given, role)), name=role, timeout_s=5)
+    return await Connection.open(with_nkey(url, nats_seed(given, role)), name=role, timeout_s=30)
 
 
 async def last_of(environment: ResolvedEnvironment, given: dict[str, str], endpoint: str) -> dict[str, Any]:
     """What the streams of a server hold, seen by the operator."""
     connection = await connected(environment, given, "operator", endpoint)
     try:
-        answer = await connection.api("STREAM.LIST", timeout_s=5)
+        answer = await connection.api("STREAM.LIST", timeout_s=30)
         return {one["config"]["name"]: (one["state"]["messages"], one["config"]) for one in answer["streams"]}
     finally:
         await connection.close()
@@ -154,9 +154,9 @@ async def test_what_a_role_does_not_need_is_denied(tmp_path: Path) -> None:
                     connection.reason = ""
                     await connection.publish(subject, b"{}", reply=f"{connection.new_inbox()}.x")
                     with suppress(Unavailable):
-                        await connection.client.flush(timeout=5)
+                        await connection.client.flush(timeout=30)
                     # A denial shows nowhere but here; and below, in that nothing changed.
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(30):
                         while not connection.reason:
                             await asyncio.sleep(0.01)
                     assert "permissions violation" in connection.reason.lower(), (role, subject, connection.reason)
@@ -172,18 +172,18 @@ async def test_what_a_role_needs_is_not_denied_and_inboxes_are_private(tmp_path:
         operator = {name: await connected(environment, given, "operator", name) for name in ("journal", "transport")}
         await apply_streams(operator, desired(ENV, max_age_s=3600, max_bytes=1 << 24))  # type: ignore[arg-type]
         connector = await connected(environment, given, "connector", "transport")
-        stored = await connector.request("guarded.raw.kalshi.main", b"x", timeout_s=5)
+        stored = await connector.request("guarded.raw.kalshi.main", b"x", timeout_s=30)
         assert json.loads(stored.data)["seq"] == 1
         for seq, role in enumerate(("connector", "raw-archiver", "normalized-archiver", "projector"), 1):
             writer = await connected(environment, given, role, "journal")
-            stored = await writer.request(f"guarded.journal.dead-letter.{role}-1", b"{}", timeout_s=5)
+            stored = await writer.request(f"guarded.journal.dead-letter.{role}-1", b"{}", timeout_s=30)
             assert json.loads(stored.data)["seq"] == seq, "each journals what it cannot process"
             await writer.close()
         gateway = await connected(environment, given, "gateway", "transport")
         for subject in (f"{user_key(nats_seed(given, 'connector')).public}", "_INBOX.>", ">"):
             gateway.reason = ""
             await gateway.client.subscribe(subject if ">" in subject else f"_INBOX_{subject}.>")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not gateway.reason:
                     await asyncio.sleep(0.01)
             assert "permissions violation for subscription" in gateway.reason.lower()
@@ -196,7 +196,7 @@ async def test_a_reader_cannot_have_the_server_write_the_journal(tmp_path: Path)
     async with guarded(tmp_path / "w") as (environment, given, _):
         operator = {name: await connected(environment, given, "operator", name) for name in ("journal", "transport")}
         await apply_streams(operator, desired(ENV, max_age_s=3600, max_bytes=1 << 24))  # type: ignore[arg-type]
-        await operator["journal"].request("guarded.journal.client.x", b"{}", timeout_s=5)
+        await operator["journal"].request("guarded.journal.client.x", b"{}", timeout_s=30)
         before = await last_of(environment, given, "journal")
         gateway = await connected(environment, given, "gateway", "journal")
         config = {"deliver_policy": "all", "ack_policy": "none", "deliver_subject": "guarded.journal.key.kalshi"}
@@ -213,7 +213,7 @@ async def test_who_has_no_key_or_another_environments_is_not_let_in(tmp_path: Pa
     async with guarded(tmp_path / "w") as (environment, _, servers):
         for url in (servers["journal"].url, with_nkey(servers["journal"].url, new_seed(system_random))):
             with pytest.raises(Misconfigured, match="does not let us in") as caught:
-                await Connection.open(url, name="stranger", timeout_s=5)
+                await Connection.open(url, name="stranger", timeout_s=30)
             assert "nkey:" not in str(caught.value)
         assert environment.role == "operator"
 

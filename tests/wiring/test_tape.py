@@ -63,7 +63,7 @@ def write_tape(directory: Path, sessions: int = 2, frames: int = 20) -> None:
 
 @pytest.fixture
 async def transport(transport_url: str, fresh_env: str) -> AsyncIterator[NatsTransport]:
-    connection = await Connection.open(transport_url, name="test", timeout_s=5)
+    connection = await Connection.open(transport_url, name="test", timeout_s=30)
     definitions = topology.desired(fresh_env, max_age_s=3600, max_bytes=64 << 20)
     wanted = [one for one in definitions if one.endpoint == "transport"]
     await topology.apply({"transport": connection}, wanted)
