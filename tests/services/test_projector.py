@@ -238,7 +238,7 @@ async def test_of_two_projectors_one_stands_by_and_takes_over(writer: Writer, ca
             while calm < 100 or sum(places) != 1:
                 writer.day(trading_day.Activated())
                 await asyncio.sleep(0.002)
-                found = (first.health().stats["standing_by"], second.health().stats["standing_by"])
+                found = int(first.health().stats["standing_by"]), int(second.health().stats["standing_by"])
                 calm, places = (calm + 1 if found == places else 0), found
         waiting, working = (first, second) if places[0] else (second, first)
         await working.flush()
