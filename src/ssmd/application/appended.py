@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
-import structlog
-
 from ssmd.domain.envelope import Envelope
 from ssmd.telemetry import tracing
+from ssmd.telemetry.structured import structlog
 
 IDS_SHOWN_MAX: Final = 16
 

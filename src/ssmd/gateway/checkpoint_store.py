@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from ssmd.errors import Misconfigured
 from ssmd.gateway.checkpoint import Head, decode_head, decode_market, encode_head
 from ssmd.gateway.market import Market
+from ssmd.telemetry.structured import structlog
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL);

@@ -6,8 +6,6 @@ import asyncio
 import sqlite3
 from typing import Final
 
-import structlog
-
 from ssmd.clock import Clock
 from ssmd.errors import Unavailable
 from ssmd.gateway.checkpoint import FORMAT, Head, encode_market, restore
@@ -16,6 +14,7 @@ from ssmd.gateway.feed_reader import FeedReader
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.resume_points import ResumePoints
 from ssmd.streams.transport import Transport
+from ssmd.telemetry.structured import structlog
 
 EVERY_S: Final = 5.0
 _TURN_NS: Final = 1_000_000

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
-import structlog
-
 from ssmd.clock import Clock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.client import AGGREGATE, DECIDER, DisconnectRequested, State
 from ssmd.errors import Rejected, SsmdError, Unavailable
 from ssmd.gateway.api_keys import ANYONE, Grant, client_id_of, grant_of
 from ssmd.streams.journal import Journal, RecordedEvent
+from ssmd.telemetry.structured import structlog
 
 _RETRY_S: Final = 1.0
 

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-import structlog
-
 from ssmd.clock import Clock
 from ssmd.errors import Conflict, Malformed, Unavailable
 from ssmd.gateway.assembly import HOLD_NS, BlockAssembler, GiveUp, LinePosition, Position, ReadyBlock
@@ -20,6 +18,7 @@ from ssmd.schemas.market_message import parse_message_id
 from ssmd.schemas.records import Record
 from ssmd.streams import subjects
 from ssmd.streams.transport import StreamMessage, StreamReader, StreamState, Transport
+from ssmd.telemetry.structured import structlog
 
 STREAM_RESET: Final = CloseReason(1012, "the market stream began anew: subscribe again")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +23,7 @@ from ssmd.gateway.telemetry import GatewayMetrics
 from ssmd.gateway.websocket import GRANT
 from ssmd.identifiers import RandomBytes, system_random, uuid7
 from ssmd.telemetry import request, tracing
+from ssmd.telemetry.structured import structlog
 
 KEY_PROTOCOL: Final = "ssmd.key."
 REQUEST_ID: Final = b"x-request-id"

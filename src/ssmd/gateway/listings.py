@@ -9,7 +9,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.listing import (
@@ -26,6 +25,7 @@ from ssmd.errors import Rejected, SsmdError
 from ssmd.gateway.interests import ALL_TICKERS
 from ssmd.projections.projection import id_parts
 from ssmd.streams.journal import Journal, RecordedEvent
+from ssmd.telemetry.structured import structlog
 
 LISTED_MAX: Final = 200_000
 _RETRY_S: Final = 1.0

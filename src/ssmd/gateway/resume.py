@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from ssmd.errors import Conflict, Malformed, Rejected, Unavailable
 from ssmd.gateway.assembly import BlockAssembler, Position, ReadyBlock
 from ssmd.gateway.client import Client, CloseReason
@@ -27,6 +25,7 @@ from ssmd.schemas.market_message import parse_message_id
 from ssmd.schemas.records import Record
 from ssmd.streams import subjects
 from ssmd.streams.transport import StreamMessage, StreamReader, Transport
+from ssmd.telemetry.structured import structlog
 
 RESUMING_MAX: Final = 64
 """Clients that may be sent what they missed at the same time."""

@@ -6,11 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-import structlog
-
 from ssmd.projections.reading import Batch
 from ssmd.streams.journal import RecordedEvent
 from ssmd.telemetry import request, tracing
+from ssmd.telemetry.structured import structlog
 
 IDS_SHOWN_MAX: Final = 16
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
-
 from ssmd.errors import SsmdError
 from ssmd.keys.secret import Secret
+from ssmd.telemetry.structured import structlog
 
 WATCH_S: Final = 5.0
 """How often a key is looked at. Kubernetes itself takes up to a minute to show a changed Secret to a pod."""

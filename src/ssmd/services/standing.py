@@ -12,8 +12,6 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-import structlog
-
 from ssmd.application.handler import Application
 from ssmd.clock import Clock
 from ssmd.domain import projection
@@ -28,6 +26,7 @@ from ssmd.projections.troubles import DEAD_LETTERS
 from ssmd.projections.views import PROJECTIONS, open_views
 from ssmd.services.component import Component, Health
 from ssmd.services.ended_tasks import end_tasks
+from ssmd.telemetry.structured import structlog
 
 LOOK_S: Final = 5.0
 AGAIN_S: Final = 1.0

@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
 from ssmd.archive.continuity import Continuity, Unit
@@ -36,6 +34,7 @@ from ssmd.services.standby import IsAlive, Standby
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.transport import StreamReader, Transport
 from ssmd.telemetry import request
+from ssmd.telemetry.structured import structlog
 
 POLL_S: Final = 0.1
 EMPTY_POLLS: Final = 10

@@ -14,12 +14,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import nats.errors
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
+from ssmd.streams.nats_py import Msg, Subscription, nats
 from ssmd.streams.nkeys_url import without_nkey
 from ssmd.streams.server_urls import redacted, servers_of
 

@@ -13,18 +13,15 @@ from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import nats.errors
-import structlog
-from nats import micro
-from nats.aio.msg import Msg
-from nats.micro.request import Request as Asked
 
 from ssmd.errors import Rejected, SsmdError, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.streams import subjects
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.connection import Connection
+from ssmd.streams.nats_py import Asked, Msg, micro, nats
 from ssmd.telemetry import request, tracing
+from ssmd.telemetry.structured import structlog
 
 Verb = Callable[[], Awaitable[Mapping[str, Any]]]
 Question = Callable[[bytes], Awaitable[Mapping[str, Any]]]

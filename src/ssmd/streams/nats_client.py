@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from nats.aio.client import Client
-from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
+from ssmd.streams.nats_py import Client, Parser, nats
 
 STATUS_LINE: Final = b"NATS/1.0 "
 """How the headers of a status message begin; those of others have a line of their own for the version."""
@@ -79,7 +77,7 @@ class _BulkParser(Parser):
             await self._parse(self._rest + data)
         except (ValueError, IndexError) as error:
             # Of any other error nats-py's read loop would die and leave the connection standing.
-            raise ProtocolError(f"nats: malformed message line: {error}") from error
+            raise nats.errors.ProtocolError(f"nats: malformed message line: {error}") from error
 
     async def _parse(self, block: bytes) -> None:
         sinks, size, at = self._client.in_bulk, len(block), 0

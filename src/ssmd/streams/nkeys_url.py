@@ -22,14 +22,14 @@ def with_nkey(url: str, seed: str) -> str:
 
 def without_nkey(servers: list[str]) -> tuple[list[str], UserKey | None]:
     """The servers' urls, and who we are there where the urls say so by a seed."""
-    from ssmd.streams.nkeys import user_key  # noqa: PLC0415 - 50 ms that most commands need not spend
-
     plain: list[str] = []
     key: UserKey | None = None
     for server in servers:
         split = urlsplit(server)
         user, at, rest = split.netloc.rpartition("@")
         if at and user.startswith(_NKEY_USER):
+            from ssmd.streams.nkeys import user_key  # noqa: PLC0415 - 50 ms that most commands need not spend
+
             key = user_key(user.removeprefix(_NKEY_USER))
             server = urlunsplit(split._replace(netloc=rest))  # noqa: PLW2901 - the same server
         plain.append(server)

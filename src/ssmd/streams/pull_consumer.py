@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.msg import Msg
 
 from ssmd.errors import Unavailable
 from ssmd.streams.connection import API, STATUS_HEADER, Connection
 from ssmd.streams.nats_client import Arrived
+from ssmd.streams.nats_py import Msg
 
 API_TIMEOUT_S: Final = 5.0
 EXPIRES_S: Final = 30.0

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from ssmd.errors import Misconfigured
 
-SCHEMES: Final = ("nats", "tls", "ws", "wss")
+SCHEMES: Final = ("nats", "tls")
+"""No WebSockets: `streams.nats_py`."""
 # Whatever is before the last @: a password that nobody percent-encoded may have any character.
 _SECRETS: Final = re.compile(r"^([a-z]+://)?.*@", re.IGNORECASE | re.DOTALL)
 _BETWEEN: Final = re.compile(r",(?=\s*[a-z]+://)", re.IGNORECASE)

@@ -2,8 +2,8 @@
 
     {"ts":"2026-05-14T13:00:00.000000000Z","level":"info","component":"connector","event":"connected","session":17}
 
-Modules log with `structlog.get_logger()`; what libraries log through the standard library comes out the same way. What is
-done for a request carries its `correlation_id` (`telemetry.request`).
+Modules log with `structlog.get_logger()` (of `telemetry.structured`); what libraries log through the standard library comes
+out the same way. What is done for a request carries its `correlation_id` (`telemetry.request`).
 Fields named like a secret are withheld, and so are private keys, URL credentials, keys of the gateway and seeds of NATS inside
 any text.
 """
@@ -16,11 +16,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO, cast, get_args
 
 import msgspec
-import structlog
 
 from ssmd.clock import Clock, iso_of
 from ssmd.errors import Misconfigured
 from ssmd.telemetry import request
+from ssmd.telemetry.structured import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
 WITHHELD = "[withheld]"

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 from urllib.parse import urlsplit
 
-import structlog
-
 from ssmd.application.handler import Application
 from ssmd.clock import Clock
 from ssmd.crash_points import CrashPoint, no_crash
@@ -20,6 +18,7 @@ from ssmd.errors import Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes
 from ssmd.services.armed_crash import ArmedCrash
 from ssmd.services.component import Component
+from ssmd.telemetry.structured import structlog
 from ssmd.wiring.backends import open_journal, open_rows_store, open_snapshots, open_storage, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.instances import Ask, claim_archiver, refuse_second_connector

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-import httpx
 import msgspec
 import zstandard
 
@@ -27,6 +26,7 @@ from ssmd.projections.queries import DayHistory, GapLine, InventoryLine
 from ssmd.projections.views import freshest_views, open_views
 from ssmd.registry.bootstrap import DEMO_ENVIRONMENT, write_registry
 from ssmd.schemas.codecs import definition_sha256
+from ssmd.services.http_client import httpx
 from ssmd.services.run_file import LOCK_FILE, RunLock
 from ssmd.services.simulator.capture_file import frames
 from ssmd.settings import Workspace

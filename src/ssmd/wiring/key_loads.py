@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
-import structlog
-
 from ssmd.application.handler import Application
 from ssmd.clock import Clock
 from ssmd.domain.catalogue import CATALOGUE
@@ -20,6 +18,7 @@ from ssmd.keys.fingerprint import fingerprint
 from ssmd.keys.journaling import record_load
 from ssmd.keys.secret import Secret
 from ssmd.streams.backoff import backoff_s
+from ssmd.telemetry.structured import structlog
 from ssmd.wiring.backends import open_journal
 from ssmd.wiring.environment import ResolvedEnvironment
 

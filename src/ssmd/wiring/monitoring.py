@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from ssmd.errors import Misconfigured
 from ssmd.services.component import Component, Health, Questioned
 from ssmd.telemetry.component_metrics import HealthNow
 from ssmd.telemetry.metrics import HealthCollector, Metrics, Verdict, serve_metrics
+from ssmd.telemetry.structured import structlog
 from ssmd.wiring.environment import ResolvedEnvironment
 
 VARIABLE: Final = "SSMD_MONITOR"

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from ssmd import __version__
 from ssmd.clock import SystemClock, date_of
@@ -34,6 +33,7 @@ from ssmd.settings import Workspace, variables
 from ssmd.streams.control import ControlServer, Verb
 from ssmd.telemetry import tracing
 from ssmd.telemetry.logging import configure_logging, log_level
+from ssmd.telemetry.structured import structlog
 from ssmd.wiring.components import Parts, build
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.key_loads import KeyLoads

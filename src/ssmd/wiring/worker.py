@@ -7,8 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from ssmd.clock import Clock, date_of
 from ssmd.domain import trading_day
 from ssmd.domain.trading_day import (
@@ -28,6 +26,7 @@ from ssmd.keys import journaling
 from ssmd.keys.expiry import findings
 from ssmd.projections import queries
 from ssmd.registry.documents import EnvironmentDocument
+from ssmd.telemetry.structured import structlog
 from ssmd.wiring import gap_repair
 from ssmd.wiring.day_duties import sync_words
 from ssmd.wiring.day_steps import DayProcedure, decide_day, do_step, hand_on, steps_of

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import structlog
 from temporalio import activity
 
 from ssmd.errors import SsmdError
 from ssmd.telemetry import request, tracing
+from ssmd.telemetry.structured import structlog
 from ssmd.workflows.failures import carried
 from ssmd.workflows.orders import (
     Begun,

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import structlog
-
 from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.exchanges.adapter import Subscription
 from ssmd.identifiers import RandomBytes
@@ -25,6 +23,7 @@ from ssmd.services.connector.universe import Universe
 from ssmd.services.connector.venue import Venue
 from ssmd.services.first_failure import first_failure
 from ssmd.streams.backoff import backoff_s
+from ssmd.telemetry.structured import structlog
 
 FOLLOW_S: Final = 1.0
 """How often what the venue told of its listing is acted upon."""

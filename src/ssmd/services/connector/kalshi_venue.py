@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
-
 from ssmd.clock import Clock
 from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import Subscription
@@ -18,6 +16,7 @@ from ssmd.exchanges.kalshi.subscriptions import UNFILTERED
 from ssmd.identifiers import system_random
 from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
 from ssmd.services.connector.venue import Venue
+from ssmd.services.http_client import httpx
 from ssmd.services.kalshi_rest.client import KalshiRest, RestAccount, RestSettings, Signer
 from ssmd.services.kalshi_rest.repair import KalshiRepairer
 

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ssmd import __version__, crash_points
 from ssmd.application.handler import Application
 from ssmd.clock import Clock, DayCalendar
@@ -47,6 +45,7 @@ from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
 from ssmd.streams.transport import Transport
+from ssmd.telemetry.structured import structlog
 
 TICK_S: Final = 1.0
 """How often the clock is watched and a quiet session's day is turned."""

@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-import structlog
-
 from ssmd.domain.capture import CaptureEvent
 from ssmd.errors import Unavailable
 from ssmd.exchanges.adapter import Mapper
@@ -32,6 +30,7 @@ from ssmd.streams.tape_cursor import TapeCursor
 from ssmd.streams.tape_files import TapeBlock
 from ssmd.streams.transport import Outgoing
 from ssmd.telemetry import tracing
+from ssmd.telemetry.structured import structlog
 
 MakeMapper = Callable[[int], Mapper]
 CHECK_S: Final = 1.0

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from ssmd.clock import Clock
@@ -20,6 +19,7 @@ from ssmd.errors import Malformed, Rejected, Unavailable
 from ssmd.exchanges.kalshi.rest import BASIC, SECOND_NS, Limits, TokenBucket, Verdict, age_s, limits_of, verdict
 from ssmd.exchanges.kalshi.rest_pages import PageWalk
 from ssmd.identifiers import RandomBytes
+from ssmd.services.http_client import httpx
 from ssmd.streams.backoff import backoff_s
 
 Signer = Callable[[str, str], Mapping[str, str]]

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 from pathlib import Path
 
-import structlog
 from websockets.server import ServerProtocol
 
 from ssmd.clock import Clock
@@ -29,6 +28,7 @@ from ssmd.services.simulator.faults import Faults
 from ssmd.services.simulator.listener import HttpAnswer, HttpRequest, Listener, Site
 from ssmd.services.simulator.rest_site import RestSite
 from ssmd.services.simulator.seeded_feed import SeededFeed
+from ssmd.telemetry.structured import structlog
 
 _LOOPBACK = "127.0.0.1"
 _CLOSE_DEADLINE_S = 2.0

@@ -1,0 +1,39 @@
+"""Importing a library without what it would import as well where that is installed.
+
+Some libraries try others at import (nats-py aiohttp, structlog rich), which ssmd needs elsewhere or not at all, and which
+take longer to load than they do. `without` hides such a module from one import; nothing that is loaded is touched.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class _Hidden:
+    """A finder of modules to which one module does not exist, for the thread that made it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        del path, target
+        if name == self._name and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{name} is hidden from this import", name=name)
+        return None
+
+
+@contextmanager
+def without(name: str) -> Generator[None]:
+    """A block in which this thread does not load the module `name`; it can be imported afterwards."""
+    finder = _Hidden(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
