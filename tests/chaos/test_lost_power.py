@@ -23,7 +23,7 @@ from ssmd.services.processes import mark_of
 from ssmd.services.supervisor import RestartPolicy
 from ssmd.settings import Workspace, variables
 from ssmd.streams.control import ControlClient
-from ssmd.streams.journal import RecordedEvent
+from ssmd.streams.journal import Journal, RecordedEvent
 from ssmd.wiring.backends import JOURNAL_DIRECTORY, open_journal, open_rows_store, open_storage
 from ssmd.wiring.chaos import ENV, ENVIRONMENT
 from ssmd.wiring.environment import resolve_environment
@@ -52,7 +52,7 @@ def store_of(system: LocalSystem, server: str) -> Path:
 async def copy_store(system: LocalSystem, server: str) -> Path:
     """What a power failure now would leave."""
     copy = store_of(system, server).with_name("older")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await asyncio.to_thread(shutil.copytree, store_of(system, server), copy)
@@ -65,7 +65,7 @@ async def copy_store(system: LocalSystem, server: str) -> Path:
 async def replace_by(system: LocalSystem, server: str, copy: Path) -> None:
     """The power goes, and the server comes back with the older store."""
     pid = system.supervisor.kill(server)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while mark_of(pid) is not None:
             await asyncio.sleep(0.005)
     store = store_of(system, server)
@@ -88,9 +88,11 @@ async def until_frames(system: LocalSystem, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(200)
-async def test_a_transport_store_replaced_by_an_older_copy_is_filled_again_from_the_tape(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+async def test_older_stores_a_transport_is_filled_again_from_the_tape_and_a_journal_stops_queries(tmp_path: Path) -> None:
+    """One system for both: the journal's power fails when that of the transport is got over."""
     async with system_in(tmp_path) as system:
+        environment = system.environment
         await until_frames(system, 600)
         copy = await copy_store(system, TRANSPORT_DIRECTORY)
         await until_frames(system, await frames(system) + 800)
@@ -98,29 +100,42 @@ async def test_a_transport_store_replaced_by_an_older_copy_is_filled_again_from_
         await system.until_capturing()
         await until_frames(system, await frames(system) + 400)
         assert int((await system.health("connector"))["stats"]["refills"]) >= 1
-        await system.supervisor.stop("connector")
-        environment = system.environment
-        client = await ControlClient.open(environment.server_url("transport", system.variables), ENV)
-        for archiver in ("raw-archiver", "normalized-archiver"):
-            assert (await client.request(archiver, "main", "flush", 60.0))["ok"]
-        await client.close()
         journal = await open_journal(environment, system.variables)
-        storage = open_storage(environment, system.variables)
-        seals = await check_seals(journal, storage)
-        assert seals.is_ok, seals.detail
-        regressed = 0
-        async for batch in journal.replay(filters=["archive"]):
-            envelopes = [one.envelope for one in batch if isinstance(one, RecordedEvent)]
-            regressed += sum("stream-regressed" in envelope.type for envelope in envelopes)
-        assert regressed == 2, "each archiver says that its stream lost what was sealed"
-        await journal.close()
+        early = await journal.head()
+        copy = await copy_store(system, JOURNAL_DIRECTORY)
+        async with asyncio.timeout(60):
+            while await journal.head() < early + 6:
+                await asyncio.sleep(0.05)
+        await system.supervisor.stop("connector")
+        await check_refilled(system, journal, tmp_path)
+        # Nothing may be written to the older journal before it is looked at: what writes is stopped.
+        for component in ("raw-archiver", "normalized-archiver"):
+            await system.supervisor.stop(component)
+        await check_lost(system, journal, early, copy)
+
+
+async def check_refilled(system: LocalSystem, journal: Journal, directory: Path) -> None:
+    """What the connector captured until it was stopped is archived as without the failure, and each archiver told of it."""
+    environment = system.environment
+    client = await ControlClient.open(environment.server_url("transport", system.variables), ENV)
+    for archiver in ("raw-archiver", "normalized-archiver"):
+        assert (await client.request(archiver, "main", "flush", 60.0))["ok"]
+    await client.close()
+    storage = open_storage(environment, system.variables)
+    seals = await check_seals(journal, storage)
+    assert seals.is_ok, seals.detail
+    regressed = 0
+    async for batch in journal.replay(filters=["archive"]):
+        envelopes = [one.envelope for one in batch if isinstance(one, RecordedEvent)]
+        regressed += sum("stream-regressed" in envelope.type for envelope in envelopes)
+    assert regressed == 2, "each archiver says that its stream lost what was sealed"
     expected = await reference(
         tape_directory(environment),
         Names(ENV, "kalshi", "main"),
         mapper_of("kalshi"),
         clock=CLOCK,
         random=system_random,
-        spool=tmp_path / "reference",
+        spool=directory / "reference",
         settings=environment.document.archive,
     )
     checks = check_archive(expected, await contents(storage))
@@ -128,33 +143,22 @@ async def test_a_transport_store_replaced_by_an_older_copy_is_filled_again_from_
     assert len(checks) == 6
 
 
-@pytest.mark.timeout(200)
-async def test_a_journal_replaced_by_an_older_copy_stops_queries_and_names_what_was_lost(tmp_path: Path) -> None:
-    async with system_in(tmp_path) as system:
-        await until_frames(system, 300)
-        journal = await open_journal(system.environment, system.variables)
-        early = await journal.head()
-        copy = await copy_store(system, JOURNAL_DIRECTORY)
-        async with asyncio.timeout(60):
-            while await journal.head() < early + 6:
-                await asyncio.sleep(0.05)
-        # Nothing may be written to the older journal before it is looked at: what writes is stopped.
-        for component in ("connector", "raw-archiver", "normalized-archiver"):
-            await system.supervisor.stop(component)
-        head = await journal.head()
-        async with asyncio.timeout(30):
-            while (await system.health("projector"))["stats"]["position"] < head:
-                await asyncio.sleep(0.05)
-        await journal.close()
-        await replace_by(system, "nats-journal", copy)
-        journal = await open_journal(system.environment, system.variables)
-        store = open_rows_store(system.environment, system.variables)
-        left = await journal.head()
-        assert early <= left < head
-        with pytest.raises(Malformed, match=rf"events {left + 1}\.\.{head} are lost from the journal"):
-            await freshest_views(store, journal)
-        async with asyncio.timeout(30):
-            while "are lost from the journal" not in (await system.health("projector"))["reason"]:
-                await asyncio.sleep(0.05)
-        await store.close()
-        await journal.close()
+async def check_lost(system: LocalSystem, journal: Journal, early: int, copy: Path) -> None:
+    """The journal comes back as it was at `early`: queries stop, and all name what was lost."""
+    head = await journal.head()
+    async with asyncio.timeout(60):
+        while (await system.health("projector"))["stats"]["position"] < head:
+            await asyncio.sleep(0.05)
+    await journal.close()
+    await replace_by(system, "nats-journal", copy)
+    journal = await open_journal(system.environment, system.variables)
+    store = open_rows_store(system.environment, system.variables)
+    left = await journal.head()
+    assert early <= left < head
+    with pytest.raises(Malformed, match=rf"events {left + 1}\.\.{head} are lost from the journal"):
+        await freshest_views(store, journal)
+    async with asyncio.timeout(60):
+        while "are lost from the journal" not in (await system.health("projector"))["reason"]:
+            await asyncio.sleep(0.05)
+    await store.close()
+    await journal.close()

@@ -319,7 +319,7 @@ async def test_killing_the_server_under_load_loses_nothing_acknowledged(server: 
         writers = [asyncio.create_task(load.write(journal, name)) for journal, name in zip([one, two, one], names, strict=True)]
         for _ in range(3):
             before = load.count
-            while load.count < before + 500:
+            while load.count < before + 200:
                 await asyncio.sleep(0.005)
             load.resumed_s.clear()
             load.killed_at = asyncio.get_running_loop().time()
