@@ -199,7 +199,7 @@ async def test_what_cannot_be_written_stays_pending(story: Any, store: RowStore,
         await sink.write_pending()
     assert sink.pending == 1
     objects.is_away = False
-    assert await asyncio.wait_for(sink.write_pending(), 5) == 1
+    assert await asyncio.wait_for(sink.write_pending(), 30) == 1
     assert (sink.pending, sink.written) == (0, 1)
 
 

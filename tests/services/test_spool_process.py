@@ -222,7 +222,7 @@ async def test_it_ends_with_its_archiver_and_not_before(tmp_path: Path) -> None:
     assert pid_of(process) == pid
     assert process._channel is not None
     process._channel.lose("killed")  # the kernel closes the socket of a killed archiver
-    ends_at = time.monotonic() + 10
+    ends_at = time.monotonic() + 30
     while mark_of(pid) is not None and time.monotonic() < ends_at:
         await asyncio.sleep(0.01)
     assert mark_of(pid) is None

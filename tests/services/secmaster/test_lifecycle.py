@@ -47,7 +47,7 @@ class Follower:
         await connection.close()
 
     async def until(self, name: str, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while int(self.service.health().stats[name]) < count:
                 self.clock.advance(1_000_000_000)
                 await asyncio.sleep(0.005)
@@ -64,13 +64,13 @@ async def following(venue: dict[str, Observation]) -> AsyncIterator[Follower]:
     running = asyncio.create_task(follower.service.run())
     try:
         # It follows from the stream's end: what is told before it reads is the sync's business.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while follower.service._reader is None:
                 await asyncio.sleep(0.005)
         yield follower
     finally:
         await follower.service.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
 
 
 async def test_a_result_is_written_as_it_is_told() -> None:

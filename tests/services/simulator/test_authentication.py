@@ -98,5 +98,5 @@ async def test_a_taken_port_is_named(run_simulator: Any) -> None:
         port = int(running.simulator.rest_url.split(":")[2].split("/")[0])
         second = Simulator(SimulatorConfig(port=port, require_auth=False), ManualClock())
         with pytest.raises(Misconfigured, match=f"cannot listen on 127.0.0.1 port {port}") as caught:
-            await asyncio.wait_for(second.start(), 5)
+            await asyncio.wait_for(second.start(), 30)
         assert "--port 0" in caught.value.mend

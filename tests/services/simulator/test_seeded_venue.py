@@ -47,12 +47,12 @@ async def test_pings_carry_heartbeat_and_are_needed(run_simulator: Any) -> None:
             b"GET /trade-api/ws/v2 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-        assert await asyncio.wait_for(reader.readexactly(11), 5) == b"\x89\x09heartbeat"
+        assert await asyncio.wait_for(reader.readexactly(11), 30) == b"\x89\x09heartbeat"
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-            await asyncio.wait_for(reader.readexactly(100), 5)  # we never answer: the venue drops us
+            await asyncio.wait_for(reader.readexactly(100), 30)  # we never answer: the venue drops us
         status = await running.status_when(lambda page: not page["connections"][0]["open"])
         assert status["connections"][0]["cause"] == "no pong for 1 s"
         writer.close()
@@ -232,7 +232,7 @@ async def test_stopping_says_goodbye(run_simulator: Any) -> None:
         await running.simulator.stop()
         await client.until_closed()
         assert client.socket.close_code == 1001
-        await asyncio.wait_for(running.task, 5)
+        await asyncio.wait_for(running.task, 30)
         assert not running.simulator.health().ok
         with pytest.raises(httpx.ConnectError):
             await running.get("/exchange/status")
