@@ -108,13 +108,14 @@ def _evidence(end: TapeEnd, tape: TapeWriter, now_ns: int) -> str:
 def next_epoch(directory: Path, now_ns: int, known: int) -> int:
     """A fencing number above all earlier ones of this tape, above `known`, and above those of tapes elsewhere.
 
-    It is the time in seconds, raised where the clock stepped back: so it is known without the journal, too.
+    It is the time in microseconds, raised where the clock stepped back: so it is known without the journal, too. Two that
+    begin at one moment on two machines (they had power again, say) must not have the same: that would fence neither.
     """
     path = directory / "epoch"
     try:
         before = int(path.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         before = 0
-    epoch = max(now_ns // 1_000_000_000, before + 1, known + 1)
+    epoch = max(now_ns // 1_000, before + 1, known + 1)
     path.write_text(f"{epoch}\n", encoding="ascii")
     return epoch
