@@ -1,9 +1,14 @@
-"""A command group that lists its commands without importing them, and takes global options wherever they stand."""
+"""A command group that lists its commands without importing them, and takes global options wherever they stand.
+
+Of a group below it only the command that is called is made: making all of `ssmd data` took longer than most of its answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import typer
@@ -11,11 +16,34 @@ from typer.core import TyperGroup
 
 
 class LazyCommand(NamedTuple):
-    """A command or group to be: `module` holds a Typer called `app` with it."""
+    """A command or group to be: `module` holds a Typer called `app` with it.
+
+    Attributes:
+        parts: commands of the group that stand in modules of their own, as `app`'s too: each can do without the others.
+    """
 
     name: str
     module: str
     help: str
+    parts: Mapping[str, str] = MappingProxyType({})
+
+
+_DATA: Final = MappingProxyType(
+    {
+        "backfill": "ssmd.cli.data_backfill",
+        "book": "ssmd.cli.data_book",
+        "export": "ssmd.cli.data_export",
+        "index": "ssmd.cli.data_index",
+        "intervals": "ssmd.cli.data_intervals",
+        "prune": "ssmd.cli.data_prune",
+        "quality": "ssmd.cli.data_quality",
+        "renormalize": "ssmd.cli.data_renormalize",
+        "repair-gaps": "ssmd.cli.data_repair_gaps",
+        "replay": "ssmd.cli.data_replay",
+        "sample": "ssmd.cli.data_replay",
+        "verify": "ssmd.cli.data_verify",
+    }
+)
 
 
 COMMANDS: Final = (
@@ -33,7 +61,7 @@ COMMANDS: Final = (
     LazyCommand("config", "ssmd.cli.config", "Which configuration was live when."),
     LazyCommand("day", "ssmd.cli.day", "Start, end and show trading days."),
     LazyCommand("secmaster", "ssmd.cli.secmaster", "Which markets there are, and what became of them."),
-    LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing."),
+    LazyCommand("data", "ssmd.cli.data", "What is stored, and what is missing.", _DATA),
     LazyCommand("key", "ssmd.cli.key", "Secrets of an environment: set, check, rotate."),
     LazyCommand("client", "ssmd.cli.client", "API keys of the gateway, and their connections."),
     LazyCommand("watch", "ssmd.cli.watch", "Show a market's book and trades as they change."),
@@ -99,6 +127,9 @@ class LazyGroup(TyperGroup):
         # Suggestions for a mistyped command are made from `commands`.
         for name in _BY_NAME:
             self.commands.setdefault(name, None)  # type: ignore[arg-type]  # only the names are looked at
+        found = _BY_NAME.get(args[0]) if len(args) > 1 else None
+        if found is not None:
+            self.commands[found.name] = self.commands[found.name] or _loaded(found, args[1])
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -107,7 +138,15 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(command.name, command.help) for command in COMMANDS])
 
 
-def _loaded(command: LazyCommand) -> Any:
-    loaded = typer.main.get_command(import_module(command.module).app)
+def _loaded(command: LazyCommand, wanted: str = "") -> Any:
+    """The command; of a group only its command `wanted`, where it has one of that name."""
+    app = import_module(command.parts.get(wanted, command.module)).app
+    alone = [one for one in app.registered_commands if one.name == wanted]
+    if alone and (wanted in command.parts or len(app.registered_commands) > 1):
+        app = copy.copy(app)
+        app.registered_commands, app.registered_groups = alone, []
+        loaded: Any = typer.main.get_group(app)
+    else:
+        loaded = typer.main.get_command(app)
     loaded.name = command.name
     return loaded
