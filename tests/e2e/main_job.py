@@ -6,9 +6,9 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ class MainJob:
     workspace: Path
     report: dict[str, Any]
 
+    @cached_property
     def captured(self) -> list[list[str]]:
         """Frames of the capture, per connection, verbatim."""
         found: dict[str, list[str]] = {}
@@ -74,14 +75,18 @@ class MainJob:
         paths = [Path(one["path"]) for one in self.report["segments"] if part in one["path"]]
         return sorted(paths, key=lambda path: path.name.split("-")[-2])
 
-    def raw_lines(self) -> Iterator[ArchivedLine]:
+    @cached_property
+    def raw_lines(self) -> list[ArchivedLine]:
+        """In order of the archive."""
+        found: list[ArchivedLine] = []
         for path in self.segments("raw"):
             with open_zstd(path) as lines:
                 for line in lines:
                     text = line.decode().rstrip("\n")
                     head, _, frame = text.partition('"frame":')
                     told = json.loads(head + '"frame":0}')
-                    yield ArchivedLine(told["session"], told["n"], told.get("dir", "in"), frame[:-1])
+                    found.append(ArchivedLine(told["session"], told["n"], told.get("dir", "in"), frame[:-1]))
+        return found
 
     def records(self, *kinds: str) -> list[Record]:
         """Records of some kinds, by (session, n, index)."""

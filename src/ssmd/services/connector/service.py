@@ -287,7 +287,7 @@ class ConnectorService:
         self._log.warning("disconnected", session=recorder.session, cause=cause, code=ending.code, reason=ending.reason)
         fact = Disconnected(cause, ending.code, ending.reason, recorder.last_frame_ns or recorder.session, evidence)
         for action in (recorder.watch_clock, partial(recorder.fact, fact), recorder.flush):
-            await until_written(action, self._random, self._on_tape_trouble)
+            await until_written(action, self._random, self._on_tape_trouble, self._stopping)
         self._recorder = None
         self._last_ts_ns = recorder.last_ts_ns
         self._clock_between.end()
