@@ -133,6 +133,9 @@ async def test_a_listing_that_is_away_loses_nothing_and_markets_beyond_the_bound
     universe, book = made(Selection(tickers_max=3))
     await universe.refresh()
     assert (len(universe.tickers), universe.left_out) == (3, 1)
+    await universe.refresh()
+    universe.take([ListingChange("created", "E-1", "E", ""), ListingChange("activated", "E-1", "E", "")])
+    assert (len(universe.tickers), universe.left_out) == (3, 2)  # each once, however often it is shown
     book.is_away = True
     with pytest.raises(Unavailable):
         await universe.refresh()

@@ -87,7 +87,6 @@ class Universe:
 
     Attributes:
         is_stale: the listing has to be read (again) soon.
-        left_out: markets that came when there were `tickers_max` already.
     """
 
     def __init__(self, selection: Selection, listing: Listing) -> None:
@@ -100,7 +99,8 @@ class Universe:
         # Events wanted; markets announced before their event's series was known.
         self._events: set[str] = set(selection.events)
         self._series: set[str] = set(selection.series)
-        self.left_out = 0
+        # Those beyond `tickers_max` that the last listing shows, or the venue told since.
+        self._beyond: set[str] = set()
         self.is_stale = not selection.is_list
         for ticker in selection.tickers:
             self._add(ticker)
@@ -114,6 +114,11 @@ class Universe:
     def tickers(self) -> tuple[str, ...]:
         """The markets wanted now, oldest first."""
         return tuple(self._wanted)
+
+    @property
+    def left_out(self) -> int:
+        """Markets that came when there were `tickers_max` already."""
+        return len(self._beyond)
 
     async def refresh(self) -> bool:
         """Read the listing; whether it brought news.
@@ -137,6 +142,9 @@ class Universe:
         self._series = set(series)
         self.is_stale = False
         before = self._wanted.copy()
+        self._beyond.clear()
+        for ticker in selection.tickers:
+            self._add(ticker)
         for listed in found:
             if not selection.is_all:
                 self._events.add(listed.event)
@@ -182,12 +190,13 @@ class Universe:
         if ticker in self._wanted or ticker in self._gone or not self._selection.takes(ticker):
             return
         if len(self._wanted) >= self._selection.tickers_max:
-            self.left_out += 1
+            self._beyond.add(ticker)
         else:
             self._wanted[ticker] = None
 
     def _drop(self, ticker: str) -> None:
         self._wanted.pop(ticker, None)
+        self._beyond.discard(ticker)
         self._gone[ticker] = None
         if len(self._gone) > GONE_MAX:
             del self._gone[next(iter(self._gone))]
