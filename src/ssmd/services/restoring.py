@@ -8,12 +8,13 @@ import msgspec
 
 from ssmd.application.journal_copy import imported
 from ssmd.archive.storage import Storage
+from ssmd.errors import Malformed
 from ssmd.identifiers import encode_token
 from ssmd.projections.journal_guard import Latest, encode_latest, latest_key
 from ssmd.services.backup import fold_digests, journal_lines, stored_anchors, stored_objects
 from ssmd.services.backup_format import Backup, KeyToSet
 from ssmd.streams.journal import Journal
-from ssmd.streams.journal_anchor import Anchor, RollingDigest, anchor_key, encode_anchor
+from ssmd.streams.journal_anchor import Anchor, RollingDigest, anchor_key, decode_anchor, encode_anchor
 
 DIFFERENCES_TOLD_MAX = 20
 
@@ -116,12 +117,19 @@ async def _put_anchors(env: str, archive: Storage, anchors: list[Anchor]) -> lis
         there = await archive.get(key)
         if there is None:
             await archive.put(key, payload)
-        elif msgspec.json.decode(there, type=Anchor).sha256 != anchor.sha256:
+        elif not _is_of(there, anchor):
             differences.append(f"{key}: the storage has another anchor than the backup")
     if anchors and await archive.get(latest_key(env)) is None:
         older = anchors[-2] if len(anchors) > 1 else Anchor(0, bytes(32).hex())
         await archive.put(latest_key(env), encode_latest(Latest(older=older, newer=anchors[-1])))
     return differences
+
+
+def _is_of(payload: bytes, anchor: Anchor) -> bool:
+    try:
+        return decode_anchor(payload).sha256 == anchor.sha256
+    except Malformed:
+        return False
 
 
 async def _missing(keys: list[str], archive: Storage, env: str) -> int:
