@@ -1,6 +1,6 @@
 """Importing a library without what it would import as well where that is installed.
 
-Some libraries try others at import (nats-py aiohttp, structlog rich), which ssmd needs elsewhere or not at all, and which
+Some libraries try others at import (nats-py aiohttp, structlog rich), which ssmd needs elsewhere or nowhere, and which
 take longer to load than they do. `without` hides such a module from one import; nothing that is loaded is touched.
 """
 
@@ -15,23 +15,23 @@ from types import ModuleType
 
 
 class _Hidden:
-    """A finder of modules to which one module does not exist, for the thread that made it."""
+    """A finder of modules to which some modules do not exist, for the thread that made it."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
         self._thread = threading.get_ident()
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         del path, target
-        if name == self._name and threading.get_ident() == self._thread:
+        if name in self._names and threading.get_ident() == self._thread:
             raise ModuleNotFoundError(f"{name} is hidden from this import", name=name)
         return None
 
 
 @contextmanager
-def without(name: str) -> Generator[None]:
-    """A block in which this thread does not load the module `name`; it can be imported afterwards."""
-    finder = _Hidden(name)
+def without(*names: str) -> Generator[None]:
+    """A block in which this thread does not load the modules `names`; they can be imported afterwards."""
+    finder = _Hidden(names)
     sys.meta_path.insert(0, finder)
     try:
         yield

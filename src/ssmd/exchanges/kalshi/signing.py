@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -31,8 +32,12 @@ _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DI
 _EXPECTED = "expected an unencrypted PEM of an RSA key (PKCS#1 or PKCS#8) or an Ed25519 key (PKCS#8)"
 
 
+@lru_cache(maxsize=2)
 def load_private_key(pem: bytes) -> PrivateKey:
     """The private key in `pem` (unencrypted PKCS#1 or PKCS#8).
+
+    Checking an RSA key takes 50 ms of CPU, and a key is verified, then used, then looked at again every few seconds for a
+    rotation: the last two are kept.
 
     Raises:
         Malformed: it is no such key. The message never holds any of the input.

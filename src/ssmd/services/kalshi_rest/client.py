@@ -19,7 +19,7 @@ from ssmd.errors import Malformed, Rejected, Unavailable
 from ssmd.exchanges.kalshi.rest import BASIC, SECOND_NS, Limits, TokenBucket, Verdict, age_s, limits_of, verdict
 from ssmd.exchanges.kalshi.rest_pages import PageWalk
 from ssmd.identifiers import RandomBytes
-from ssmd.services.http_client import httpx
+from ssmd.services.http_client import authorities, httpx
 from ssmd.streams.backoff import backoff_s
 
 Signer = Callable[[str, str], Mapping[str, str]]
@@ -120,7 +120,7 @@ class KalshiRest:
         self._random = random
         self._settings = settings
         self._root = urlsplit(self.url).path
-        self._http = httpx.AsyncClient(timeout=settings.timeout_s)
+        self._http = httpx.AsyncClient(timeout=settings.timeout_s, verify=authorities())
 
     @property
     def limits(self) -> Limits:
