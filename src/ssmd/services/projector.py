@@ -46,8 +46,7 @@ class ProjectorSettings:
     Attributes:
         batch_events: events in one commit, at most; fewer when no more are waiting, so nothing waits for company.
         retry_max_s: longest pause before another try with a backend that is away.
-        standby_s: how long the views must stand still, behind the journal, before a projector standing by takes over:
-            at least; twice as long at most.
+        standby_s: views that stand still so long, to twice as long, behind the journal are taken over by who stands by.
         head_s: how often the journal is asked for its head.
         flush_s: deadline of `flush`.
     """
@@ -362,10 +361,9 @@ class ProjectorService:
                 return
             self._is_standing_by = True
             while not self._stopping.is_set():
-                before = found
                 # Out of step by chance: two that each met the other's commit would return, and meet again, at one moment.
                 await self._pause(self._settings.standby_s * (1 + int.from_bytes(self._random(2), "big") / 65536))
-                found = await self._positions()
+                before, found = found, await self._positions()
                 self._stamps = found
                 self._head = await self._journal.head()
                 self._moved.set()
