@@ -60,7 +60,7 @@ async def publish(transport: Transport, *messages: Outgoing) -> None:
 
 
 async def settle(publisher: PublishConnection, messages: tuple[Outgoing, ...]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while publisher.acks("raw") + publisher.acks("market") < len(messages):
             await publisher.progress(5)
 

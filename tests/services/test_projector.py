@@ -100,7 +100,7 @@ async def running(projector: ProjectorService) -> AsyncIterator[ProjectorService
         yield projector
     finally:
         await projector.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
 
 
 def projector_of(
@@ -111,7 +111,7 @@ def projector_of(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -244,7 +244,7 @@ async def test_of_two_projectors_one_stands_by_and_takes_over(writer: Writer, ca
         await working.flush()
         assert waiting.health().ok
         await working.stop()
-        await asyncio.wait_for(tasks[working], 10)
+        await asyncio.wait_for(tasks[working], 30)
         last = writer.day(trading_day.EndRequested(""))
         await waiting.flush()
         assert (waiting.health().stats["standing_by"], waiting.position) == (0, last)
@@ -253,7 +253,7 @@ async def test_of_two_projectors_one_stands_by_and_takes_over(writer: Writer, ca
     finally:
         for one, task in tasks.items():
             await one.stop()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 30)
         await stores[0].clear()
         for store in stores:
             await store.close()

@@ -384,7 +384,7 @@ async def test_closing_ends_followers(harness: Harness) -> None:
         return messages
 
     following = asyncio.create_task(follow())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await seen.wait()
         await harness.journal.close()
         await harness.journal.close()
