@@ -38,34 +38,50 @@ DEADLINE_S = 60.0
 TICKERS = ("A", "B/C", "D.E")
 
 
-def tape_of(chance: random.Random) -> tuple[list[Record], list[list[Outgoing]]]:
-    """Records in order, and their blocks; each ticker's book begins with a snapshot."""
-    tape = Tape()
-    records: list[Record] = [tape.snapshot(ticker) for ticker in TICKERS]
-    blocks = [tape.block(*records)]
-    for _ in range(BLOCKS):
-        block: list[Record] = [
-            tape.trade(chance.choice(TICKERS))
-            if chance.random() < 0.4
-            else tape.delta(chance.choice(TICKERS), chance.randrange(10, 60) * 100, 100 * chance.randrange(1, 9))
-            for _ in range(chance.randint(1, 6))
-        ]
-        records += block
-        blocks.append(tape.block(*block))
-    return records, blocks
+class Story:
+    """Blocks in order, one more whenever it is asked for, and their records; each ticker's book begins with a snapshot."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._tape = Tape()
+        self.records: list[Record] = [self._tape.snapshot(ticker) for ticker in TICKERS]
+        self._blocks = [self._tape.block(*self.records)]
+
+    @property
+    def made(self) -> int:
+        return len(self._blocks)
+
+    def block(self, number: int) -> list[Outgoing]:
+        chance, tape = self._chance, self._tape
+        while len(self._blocks) <= number:
+            block: list[Record] = [
+                tape.trade(chance.choice(TICKERS))
+                if chance.random() < 0.4
+                else tape.delta(chance.choice(TICKERS), chance.randrange(10, 60) * 100, 100 * chance.randrange(1, 9))
+                for _ in range(chance.randint(1, 6))
+            ]
+            self.records += block
+            self._blocks.append(tape.block(*block))
+        return self._blocks[number]
 
 
-async def publish(transport: NatsTransport, blocks: Sequence[list[Outgoing]]) -> None:
-    """In order; after trouble again from the block the server has not told of."""
+async def publish(transport: NatsTransport, story: Story, enough: asyncio.Event) -> None:
+    """In order until it is enough, so that whoever follows never waits for nothing; after trouble again from the block the
+    server has not told of."""
     at = 0
-    while at < len(blocks):
+
+    def is_done() -> bool:
+        return enough.is_set() and at >= max(BLOCKS, story.made)
+
+    while not is_done():
         try:
             publisher = await transport.publisher()
             try:
-                while at < len(blocks):
+                while not is_done():
+                    block = story.block(at)
                     before = publisher.acks("market")
-                    await publisher.publish(blocks[at])
-                    while publisher.acks("market") < before + len(blocks[at]):
+                    await publisher.publish(block)
+                    while publisher.acks("market") < before + len(block):
                         await publisher.progress(5.0)
                     at += 1
                     await asyncio.sleep(0.015)
@@ -133,7 +149,7 @@ def naive(records: Sequence[Record]) -> dict[str, dict[int, int]]:
 
 async def test_whatever_is_killed_every_message_comes_once_and_books_are_right(tmp_path: Path) -> None:
     chance = random.Random(20260514)
-    records, blocks = tape_of(chance)
+    story, enough = Story(11), asyncio.Event()
     processes = Processes(tmp_path, await start_nats(tmp_path / "nats", sync_always=False))
     connection = await Connection.open(processes.nats.url, name="test", timeout_s=10)
     wanted = topology.desired(ENV, max_age_s=3600, max_bytes=64 << 20)
@@ -143,7 +159,7 @@ async def test_whatever_is_killed_every_message_comes_once_and_books_are_right(t
     try:
         processes.start_gateway()
         await processes.ready()
-        publishing = asyncio.create_task(publish(transport, blocks))
+        publishing = asyncio.create_task(publish(transport, story, enough))
         follower = Follower()
         follower.at = 0
         url = processes.url.replace("http", "ws", 1) + "/v1/stream"
@@ -156,13 +172,14 @@ async def test_whatever_is_killed_every_message_comes_once_and_books_are_right(t
             if number in {7, 11, 15, 21}:
                 await processes.ready()
             await follow(follower, url, chance.randint(1, 12))
+        enough.set()
         async with asyncio.timeout(DEADLINE_S):
             await publishing
         last = (await transport.state("market")).last_seq
         began = time.monotonic()
         while (follower.at or 0) < last and time.monotonic() - began < DEADLINE_S:
             await follow(follower, url, 100_000, last)
-        expected = [record.n for record in records if isinstance(record, Trade | BookDelta) or record.n <= len(TICKERS)]
+        expected = [record.n for record in story.records if isinstance(record, Trade | BookDelta) or record.n <= len(TICKERS)]
         assert [message["n"] for message in follower.received] == expected
         assert follower.resumed >= 8
         # A gateway that starts from its saved state, not from the stream's beginning.
@@ -170,7 +187,7 @@ async def test_whatever_is_killed_every_message_comes_once_and_books_are_right(t
         processes.start_gateway()
         await processes.ready()
         async with httpx.AsyncClient(base_url=processes.url) as http:
-            for ticker, bids in naive(records).items():
+            for ticker, bids in naive(story.records).items():
                 path = f"/v1/markets/{ticker.replace('/', '%2F')}/orderbook"
                 found: dict[str, Any] = msgspec.json.decode((await http.get(path)).content)
                 told = {round(float(price) * 10_000): round(float(size) * 100) for price, size in found["bids"]}
