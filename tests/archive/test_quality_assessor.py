@@ -152,7 +152,7 @@ async def test_trades_are_held_against_the_venues_own_list(make_world: Any) -> N
     finally:
         await client.close()
         await simulator.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
 
 
 async def archive_frames(make_world: Any, ack: dict[str, Any], kept: list[dict[str, Any]]) -> Any:

@@ -87,7 +87,7 @@ async def _trouble(environment: ResolvedEnvironment) -> None:
     for n, payload in ((3, BOOK), (4, UNKNOWN)):
         quarantine.offer(unmapped("kalshi", "main", (SESSION, n), NOON, "not understood", payload))
     publishing = asyncio.create_task(quarantine.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while quarantine.stats()["quarantined"] != 2 or quarantine.stats()["letters_waiting"]:
             await asyncio.sleep(0.01)
     publishing.cancel()

@@ -372,7 +372,7 @@ ARGUMENTS = st.one_of(
 
 
 @given(edits=st.lists(ARGUMENTS, min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_edits_leaves_a_valid_registry_or_is_refused_without_a_change(
     workspace: Path, capsys: pytest.CaptureFixture[str], edits: list[tuple[str, ...]]
 ) -> None:

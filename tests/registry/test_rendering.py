@@ -70,7 +70,7 @@ def _of(info: Any) -> st.SearchStrategy[Any]:  # noqa: C901 - one case per kind 
 
 @pytest.mark.parametrize("kind", [FeedDocument, SchemaDocument, EnvironmentDocument])
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_what_is_rendered_is_read_back_equal(kind: type[Any], data: st.DataObject) -> None:
     document = data.draw(documents_of(kind))
     text = render(document, "# heading\n")

@@ -86,7 +86,7 @@ def test_one_place_changes_and_nothing_else(path: tuple[str | int, ...], value: 
 
 
 @given(name=st.sampled_from(sorted(TEXTS)), data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_comments_and_all_other_lines_survive_any_edit_of_a_shipped_file(name: str, data: st.DataObject) -> None:
     text = TEXTS[name]
     tree = plain(text)

@@ -54,7 +54,7 @@ async def anchored(journal: MemoryJournal, objects: Objects, until: int, *, anch
     anchoring = Anchoring("t", journal, objects, ManualClock(NOON), anchor_s=anchor_s)
     task = asyncio.create_task(anchoring.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while anchoring.position < until and not task.done():
                 await asyncio.sleep(0.005)
     finally:
@@ -111,9 +111,9 @@ async def test_a_journal_that_lost_or_changed_its_end_stops_the_projector_with_t
     anchoring = Anchoring("t", journal, objects, ManualClock(NOON))
     service = ProjectorService(journal, MemoryRowStore(), None, random=system_random, settings=settings, anchoring=anchoring)
     task = asyncio.create_task(service.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while words not in service.health().reason:
             await asyncio.sleep(0.005)
     await service.stop()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     assert [key for key in objects if key.startswith("anchors/")] == [anchor_key("t", 6)]

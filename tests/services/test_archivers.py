@@ -393,7 +393,7 @@ async def test_the_day_changes_with_the_entries(world: World, kind: str) -> None
 
 
 async def _eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.005)
 

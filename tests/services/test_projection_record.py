@@ -198,11 +198,11 @@ async def test_an_event_passed_over_is_a_dead_letter_once_and_closed_when_folded
             journal.put(f"t.journal.trading-day.{DATE}", b"nonsense")
             told(journal, trading_day.EndRequested("later"), 2)
         await service.flush()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while record_now is not None and not await events_of_poisoned(journal):
                 await asyncio.sleep(0.01)
         await service.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
     views = await fold_views(journal)
     (letter,) = await queries.dead_letters(views)
     assert (letter.component, letter.source, letter.subject) == ("projector", "journal", "trading-day")
@@ -257,6 +257,6 @@ async def test_omissions_of_the_record_itself_are_not_recorded_without_end() -> 
         await service.flush()
         await asyncio.sleep(0.05)
     await service.stop()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     assert len(await events_of(journal, "dead-letter")) == 2
     assert service.health().ok is False

@@ -53,7 +53,7 @@ async def test_repeated_and_reordered_deliveries_change_no_record(
             for number, payload in enumerate(sent, 1)
         ]
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while publisher.acks("market") < MESSAGES:
             await publisher.progress(5)
     await publisher.close()

@@ -114,7 +114,7 @@ async def test_follow_goes_on_when_the_server_comes_back(server: RunningServer) 
 async def test_a_follower_with_a_limit_gives_up(server: RunningServer) -> None:
     async with opened(server.url, follow_away_s_max=0.3) as journal:
         await journal.append([group(DAY, 0)], command_id="c1")
-        async with asyncio.timeout(20), aclosing(cast("Any", journal.follow())) as following:
+        async with asyncio.timeout(60), aclosing(cast("Any", journal.follow())) as following:
             await anext(following)
             server.kill()
             with pytest.raises(Unavailable):
@@ -261,7 +261,7 @@ async def test_a_reading_begins_anew_when_its_consumer_is_deleted(journal_url: s
 async def test_a_journal_that_lost_events_is_a_conflict_for_its_followers(server: RunningServer) -> None:
     async with opened(server.url) as journal:
         await journal.append([group(DAY, 0, 5)], command_id="c1")
-        async with asyncio.timeout(20), aclosing(cast("Any", journal.follow())) as following:
+        async with asyncio.timeout(60), aclosing(cast("Any", journal.follow())) as following:
             await anext(following)
             server.kill()
             shutil.rmtree(server.prepared.directory / "jetstream")

@@ -148,7 +148,7 @@ async def test_another_process_that_writes_for_long_is_unavailable(tmp_path: Pat
 
 async def test_a_follower_sees_what_another_handle_writes(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    async with _open(path) as one, _open(path) as two, asyncio.timeout(20), aclosing(cast("Any", one.follow())) as following:
+    async with _open(path) as one, _open(path) as two, asyncio.timeout(60), aclosing(cast("Any", one.follow())) as following:
         waiting = asyncio.ensure_future(anext(following))
         await two.append([group(0, 2)], command_id="c1")
         assert [message.position for message in await waiting] == [1, 2]

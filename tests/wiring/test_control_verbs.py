@@ -68,7 +68,7 @@ async def test_every_verb_is_answered_and_who_is_not_well_takes_part_in_no_day(
         return await client.request("connector", "main", verb, 5, payload)
 
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await asked("repair")  # the last one to be there

@@ -70,7 +70,7 @@ async def answering(url: str, env: str, answers: Mapping[tuple[str, str], Mappin
     tasks = [asyncio.create_task(server(*name, answer).run()) for name, answer in answers.items()]
     try:
         client = await ControlClient.open(url, env)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(await client.roll_call(0.2, len(tasks))) < len(tasks):
                 pass
             for component, instance in answers:

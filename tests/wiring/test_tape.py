@@ -77,7 +77,7 @@ async def stored(transport: NatsTransport, stream: StreamName) -> list[StreamMes
     reader = await transport.read(stream)
     found: list[StreamMessage] = []
     last = (await transport.state(stream)).last_seq
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < last:
             found += await reader.next(1.0)
     await reader.close()

@@ -116,7 +116,7 @@ async def test_who_waits_can_be_asked_and_hurried(skipping: WorkflowEnvironment)
                     await asyncio.sleep(0.05)
             assert progress == Progress(DATE, "start", "sync", 0, 5, 1, "the venue is away", 30.0)
             await handle.execute_update("retry-now", result_type=Progress)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert (await handle.result()).rounds == 2
 
 

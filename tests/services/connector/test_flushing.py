@@ -28,7 +28,7 @@ async def test_a_flush_hands_on_all_that_was_captured_by_then_while_the_capture_
             await asyncio.wait({flush}, timeout=0.1)
             assert not flush.done()
             system.transport.is_away = False
-            await asyncio.wait_for(flush, 20)
+            await asyncio.wait_for(flush, 60)
             assert len(system.entries()) >= entries
             assert not task.done()
 

@@ -69,7 +69,7 @@ async def running(group: ConnectorGroup) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         await group.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(task, return_exceptions=True)
 
 

@@ -148,7 +148,7 @@ async def capturing(rehearsed: Rehearsal) -> AsyncIterator[asyncio.Task[None]]:
             yield running
         finally:
             await connector.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asyncio.gather(running, return_exceptions=True)
 
 

@@ -220,7 +220,7 @@ async def test_of_two_connectors_the_later_goes_on_and_the_earlier_says_why_it_s
         elsewhere.transport, elsewhere.journal = system.transport, system.journal
         second = elsewhere.connector()
         async with running(second) as other:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 with pytest.raises(Rejected, match="another connector took over"):
                     await task
             await captures(elsewhere, second, 50, other)

@@ -55,7 +55,7 @@ async def test_a_gap_that_was_forgotten_is_found_and_asked_for_and_comes_once(
             serving = asyncio.create_task(server.run())
             client = await ControlClient.open(transport_url, fresh_env)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while not await client.roll_call(0.1, expected=1):
                         pass
                 repair = repair_of(DOCUMENT, [ComponentName("connector", "main")], client)

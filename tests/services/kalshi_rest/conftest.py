@@ -67,6 +67,6 @@ def run_venue() -> RunVenue:
                 yield Venue(simulator, client, http)
         finally:
             await simulator.stop()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
 
     return run

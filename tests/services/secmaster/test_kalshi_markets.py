@@ -75,7 +75,7 @@ async def desk(markets: int) -> AsyncIterator[Desk]:
         yield Desk(simulator)
     finally:
         await simulator.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
 
 
 async def test_the_whole_list_is_found_with_series_and_category() -> None:

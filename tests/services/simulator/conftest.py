@@ -34,7 +34,7 @@ class Client:
         await self.socket.send(command if isinstance(command, str) else msgspec.json.encode(command).decode())
 
     async def text(self) -> str:
-        received = await asyncio.wait_for(self.socket.recv(), 10)
+        received = await asyncio.wait_for(self.socket.recv(), 60)
         assert isinstance(received, str)
         return received
 
@@ -50,7 +50,7 @@ class Client:
         received = []
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
-                message = await asyncio.wait_for(self.socket.recv(), 20)
+                message = await asyncio.wait_for(self.socket.recv(), 60)
                 received.append(message.encode() if isinstance(message, str) else message)
         return received
 
@@ -95,7 +95,7 @@ class Running:
 
     async def status_when(self, reached: Callable[[Any], bool]) -> Any:
         """The status page, once it says what is waited for."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 status = await self.control("/status")
                 if reached(status):
@@ -121,7 +121,7 @@ def run_simulator() -> RunSimulator:
                 yield Running(simulator, http, task)
         finally:
             await simulator.stop()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
 
     return run
 

@@ -276,7 +276,7 @@ async def test_orders_stand_in_the_settings_or_come_by_control(run_simulator: An
     async with run_simulator(markets=3, speed="20x", orders=orders) as running, running.client() as client:
         await client.send({"id": 1, "cmd": "subscribe", "params": {"channels": ["market_lifecycle_v2"]}})
         await client.frame()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await running.get("/exchange/status"))[1]["trading_active"]:
                 await asyncio.sleep(0.02)
         await running.control("/orders", {"kind": "pause", "ticker": "KXBTCD-26NOV2517-T73499.99"})
@@ -308,6 +308,6 @@ async def test_compressed_frames_are_the_same_frames_whatever_happens_to_them(ru
                 await socket.send(
                     msgspec.json.encode({"id": 1, "cmd": "subscribe", "params": {"channels": ["trade"]}}).decode()
                 )
-                received += [msgspec.json.decode(await asyncio.wait_for(socket.recv(), 10)) for _ in range(40)]
+                received += [msgspec.json.decode(await asyncio.wait_for(socket.recv(), 60)) for _ in range(40)]
         assert [frame.get("seq") for frame in squeezed] == [frame.get("seq") for frame in plain]
         assert {frame["type"] for frame in squeezed} == {"subscribed", "trade"}

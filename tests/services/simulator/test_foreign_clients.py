@@ -209,7 +209,7 @@ async def test_pykalshis_feed_reads_every_public_channel(
         feed.subscribe("multivariate_market_lifecycle")
         deltas = 0
         stops: dict[str, Any] = {}
-        async with asyncio.timeout(20), feed:
+        async with asyncio.timeout(60), feed:
             await running.control("/orders", [{"kind": "rename"}, {"kind": "combo"}])
             async for message in feed:
                 seen.add(type(message))

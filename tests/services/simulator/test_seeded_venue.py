@@ -40,8 +40,8 @@ async def test_an_unknown_ticker_has_an_empty_snapshot(run_simulator: Any) -> No
         ]
 
 
-async def test_pings_carry_heartbeat_and_are_needed(run_simulator: Any) -> None:
-    async with run_simulator(markets=1, ping_s=1, pong_deadline_s=1) as running:
+async def test_pings_carry_heartbeat_and_are_needed_and_a_client_that_pongs_stays(run_simulator: Any) -> None:
+    async with run_simulator(markets=1, ping_s=1, pong_deadline_s=2, **LONG) as running, running.client() as client:
         reader, writer = await asyncio.open_connection(*running.simulator.websocket_url.split("/")[2].split(":"))
         writer.write(
             b"GET /trade-api/ws/v2 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -53,14 +53,10 @@ async def test_pings_carry_heartbeat_and_are_needed(run_simulator: Any) -> None:
         assert await asyncio.wait_for(reader.readexactly(11), 30) == b"\x89\x09heartbeat"
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
             await asyncio.wait_for(reader.readexactly(100), 30)  # we never answer: the venue drops us
-        status = await running.status_when(lambda page: not page["connections"][0]["open"])
-        assert status["connections"][0]["cause"] == "no pong for 1 s"
+        status = await running.status_when(lambda page: not all(one["open"] for one in page["connections"]))
+        assert sorted(one["cause"] for one in status["connections"]) == ["", "no pong for 2 s"]
         writer.close()
-
-
-async def test_a_client_that_pongs_stays(run_simulator: Any) -> None:
-    async with run_simulator(markets=1, ping_s=1, pong_deadline_s=1, **LONG) as running, running.client() as client:
-        await asyncio.sleep(2.5)
+        # Who was there before and answers, stays.
         await client.send({"id": 1, "cmd": "list_subscriptions"})
         assert await client.frame() == {"type": "ok", "id": 1, "msg": []}
 
@@ -75,7 +71,7 @@ async def test_a_naive_book_equals_rest_at_rest(run_simulator: Any, yes_priced: 
         assert (await client.frame())["type"] == "subscribed"
         books: dict[str, Sides] = {}
         seq, deltas = 0, 0
-        target = 3_000
+        target = 1_000
         stopped = False
         while True:
             try:
@@ -112,8 +108,8 @@ async def test_at_full_speed_the_model_waits_for_its_reader(run_simulator: Any) 
     async with run_simulator(markets=4, speed="max", seed=2) as running, running.client() as client:
         assert (await running.control("/status"))["feed"]["steps"] == 0
         await client.send({"id": 1, "cmd": "subscribe", "params": {"channels": ["trade"]}})
-        frames = await client.frames(601)
-        assert [frame["seq"] for frame in frames[1:]] == list(range(1, 601))
+        frames = await client.frames(301)
+        assert [frame["seq"] for frame in frames[1:]] == list(range(1, 301))
 
 
 async def test_the_same_seed_sends_the_same_bytes(run_simulator: Any) -> None:
@@ -123,7 +119,7 @@ async def test_the_same_seed_sends_the_same_bytes(run_simulator: Any) -> None:
             tickers = [held["ticker"] for held in listing["markets"]]
             channels = ["orderbook_delta", "trade", "ticker", "market_lifecycle_v2"]
             await client.send({"id": 1, "cmd": "subscribe", "params": {"channels": channels, "market_tickers": tickers}})
-            return [await client.text() for _ in range(700)]
+            return [await client.text() for _ in range(400)]
 
     one, same, other = await session(4), await session(4), await session(5)
     assert one == same
