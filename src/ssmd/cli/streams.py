@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,46 +13,11 @@ from ssmd.cli.invocation import Invocation, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, print_json, print_table, say, thousands
 
 if TYPE_CHECKING:
-    from ssmd.streams.connection import Connection
-    from ssmd.streams.topology import Difference, Endpoint, StreamDefinition, StreamStatus
-    from ssmd.wiring.environment import ResolvedEnvironment
+    from ssmd.streams.topology import Difference, StreamStatus
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Create, compare and show the NATS streams."
 )
-
-
-def _desired(environment: ResolvedEnvironment) -> list[StreamDefinition]:
-    """The definitions of the streams that are kept by NATS in this environment."""
-    from ssmd.streams.topology import desired  # noqa: PLC0415 - keeps --help quick
-
-    document = environment.document
-    backends = {"journal": document.journal.backend, "transport": document.transport.backend}
-    definitions = desired(
-        environment.name,
-        max_age_s=document.transport.max_age_hours * 3600,
-        max_bytes=document.transport.max_bytes,
-        replicas=document.transport.replicas,
-        journal_replicas=document.journal.replicas,
-    )
-    return [definition for definition in definitions if backends[definition.endpoint] == "nats"]
-
-
-@asynccontextmanager
-async def _connections(
-    invocation: Invocation, environment: ResolvedEnvironment, definitions: list[StreamDefinition]
-) -> AsyncGenerator[dict[Endpoint, Connection]]:
-    from ssmd.streams.connection import Connection  # noqa: PLC0415 - keeps --help quick
-
-    opened: dict[Endpoint, Connection] = {}
-    try:
-        for endpoint in sorted({definition.endpoint for definition in definitions}):
-            url = environment.server_url(endpoint, invocation.variables)
-            opened[endpoint] = await Connection.open(url, name=f"ssmd {environment.name} streams", timeout_s=5.0)
-        yield opened
-    finally:
-        for connection in opened.values():
-            await connection.close()
 
 
 def _print_differences(invocation: Invocation, found: list[Difference], output: Format, empty: str) -> None:
@@ -73,13 +36,14 @@ def _print_differences(invocation: Invocation, found: list[Difference], output: 
 def apply(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
     """Create what is missing and change what differs; shows what was changed. Doing it again changes nothing."""
     from ssmd.streams import topology  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.stream_servers import stream_connections, stream_definitions  # noqa: PLC0415 - as above
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
-    definitions = _desired(environment)
+    definitions = stream_definitions(environment)
 
     async def applied() -> list[Difference]:
-        async with _connections(invocation, environment, definitions) as connections:
+        async with stream_connections(environment, invocation.variables, definitions) as connections:
             return await topology.apply(connections, definitions)
 
     changed = run(applied())
@@ -92,13 +56,14 @@ def apply(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
 def diff(ctx: typer.Context, output: OutputOption = Format.TABLE) -> int:
     """Compare the streams with their definitions. Exit status: 0 the same, 1 different."""
     from ssmd.streams import topology  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.stream_servers import stream_connections, stream_definitions  # noqa: PLC0415 - as above
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
-    definitions = _desired(environment)
+    definitions = stream_definitions(environment)
 
     async def compared() -> list[Difference]:
-        async with _connections(invocation, environment, definitions) as connections:
+        async with stream_connections(environment, invocation.variables, definitions) as connections:
             return await topology.diff(connections, definitions)
 
     found = run(compared())
@@ -112,13 +77,14 @@ def diff(ctx: typer.Context, output: OutputOption = Format.TABLE) -> int:
 def status(ctx: typer.Context, output: OutputOption = Format.TABLE) -> None:
     """Show what each stream holds."""
     from ssmd.streams import topology  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.stream_servers import stream_connections, stream_definitions  # noqa: PLC0415 - as above
 
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
-    definitions = _desired(environment)
+    definitions = stream_definitions(environment)
 
     async def asked() -> list[StreamStatus]:
-        async with _connections(invocation, environment, definitions) as connections:
+        async with stream_connections(environment, invocation.variables, definitions) as connections:
             return await topology.status(connections, definitions)
 
     found = run(asked())

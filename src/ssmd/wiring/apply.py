@@ -32,6 +32,7 @@ from ssmd.streams.topology import StreamDefinition
 from ssmd.wiring.backends import JOURNAL_DIRECTORY, open_rows_store, open_storage
 from ssmd.wiring.environment import ResolvedEnvironment
 from ssmd.wiring.schedules import apply_schedules, has_temporal, schedule_differences
+from ssmd.wiring.stream_servers import stream_definitions
 from ssmd.wiring.system import CACHE_DIRECTORY, TEMPORAL_DIRECTORY, TRANSPORT_DIRECTORY
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -64,15 +65,7 @@ class Servers:
     @property
     def definitions(self) -> list[StreamDefinition]:
         """The streams that these servers should hold."""
-        document = self.environment.document
-        wanted = topology.desired(
-            document.name,
-            max_age_s=document.transport.max_age_hours * 3600,
-            max_bytes=document.transport.max_bytes,
-            replicas=document.transport.replicas,
-            journal_replicas=document.journal.replicas,
-        )
-        return [definition for definition in wanted if definition.endpoint in self.connections]
+        return [definition for definition in stream_definitions(self.environment) if definition.endpoint in self.connections]
 
     async def record(self, command: EnvironmentCommand, *, clock: Clock, random: RandomBytes, actor: str) -> bool:
         """Journal what was done; whether there was anything new to say."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ssmd.archive.storage import Storage
     from ssmd.archive.storage_s3 import S3Access
     from ssmd.projections.store import RowStore
-    from ssmd.projections.views import Views
     from ssmd.streams.journal import Journal
     from ssmd.streams.journal_snapshots import Snapshots
     from ssmd.streams.transport import Transport
@@ -175,28 +174,6 @@ async def reading_journal(
             yield journal
         finally:
             await journal.close()
-
-
-@asynccontextmanager
-async def reading_views(
-    environment: ResolvedEnvironment, variables: Mapping[str, str], say: Callable[[str], None] | None = None
-) -> AsyncGenerator[Views]:
-    """What `projections.queries` read, as fresh as the journal, whether the environment runs or not.
-
-    Raises:
-        as `reading_journal`; Malformed: the journal has lost what the cache has folded.
-    """
-    from ssmd.projections.views import freshest_views  # noqa: PLC0415 - see the module
-
-    async with reading_journal(environment, variables, say) as journal:
-        is_away = environment.is_embedded("cache") and environment.run is None
-        has_store = environment.document.cache.backend == "redis" and not is_away
-        store = open_rows_store(environment, variables) if has_store else None
-        try:
-            yield await freshest_views(store, journal)
-        finally:
-            if store is not None:
-                await store.close()
 
 
 @asynccontextmanager

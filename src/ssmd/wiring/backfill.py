@@ -98,25 +98,13 @@ async def _backfill(
     actor: str,
     progress: Callable[[str, int], None],
 ) -> AsyncGenerator[Backfill]:
-    from ssmd.exchanges.kalshi.signing import headers, load_private_key  # noqa: PLC0415 - keeps --help quick
-    from ssmd.services.kalshi_rest.client import KalshiRest  # noqa: PLC0415 - as above
-    from ssmd.services.kalshi_rest.history import VenueHistory  # noqa: PLC0415 - as above
-
-    rest_url = environment.endpoint.rest
-    if not rest_url:
-        raise Misconfigured(f"the feed of {environment.name} has no REST endpoint", mend="ssmd feed show")
-    fields = environment.capture_key(variables, random)
-    key = load_private_key(fields["private_key"].reveal().encode()) if "private_key" in fields else None
-
-    def signed(method: str, path: str) -> Mapping[str, str]:
-        if key is None:
-            return {}
-        return headers(fields["api_key"].reveal(), key, clock.now_ns() // 1_000_000, method, path)
+    from ssmd.services.kalshi_rest.history import VenueHistory  # noqa: PLC0415 - keeps --help quick
+    from ssmd.wiring.venue_rest import open_rest  # noqa: PLC0415 - as above
 
     async with (
         reading_storage(environment, variables) as storage,
         reading_journal(environment, variables) as journal,
-        KalshiRest(rest_url, signed if key is not None else None, clock, random) as client,
+        open_rest(environment, variables, clock, random) as client,
     ):
         application = Application(journal, CATALOGUE, clock, random, environment.config)
         destination = Destination(

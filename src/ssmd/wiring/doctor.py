@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from ssmd.clock import Clock
 from ssmd.errors import SsmdError
@@ -14,11 +14,11 @@ from ssmd.projections import access, queries
 from ssmd.projections.views import PROJECTIONS
 from ssmd.services.machine_checks import GIB, Finding, Verdict, check_machine, check_port, existing
 from ssmd.settings import Workspace
-from ssmd.streams.connection import Connection
-from ssmd.streams.topology import desired, diff
+from ssmd.streams.topology import diff
 from ssmd.wiring.backends import open_storage
 from ssmd.wiring.components import tls_files
-from ssmd.wiring.environment import ResolvedEnvironment, Server
+from ssmd.wiring.environment import ResolvedEnvironment
+from ssmd.wiring.stream_servers import stream_connections, stream_definitions
 from ssmd.wiring.system_status import LAG_MAX_EVENTS, SystemStatus, system_status
 from ssmd.wiring.views import asking_views
 
@@ -149,7 +149,7 @@ async def _live(environment: ResolvedEnvironment, variables: Mapping[str, str], 
         return [finding("servers", "ok", f"embedded, off: ssmd up {environment.name} starts them")]
     status = await system_status(environment, variables, clock)
     found = [
-        finding(f"server {one.name}", "ok" if one.ok else "fail", one.url or one.reason, one.reason or "start it")
+        finding(f"server {one.name}", "ok", one.url or one.reason)
         if one.ok
         else finding(f"server {one.name}", "fail", f"{one.url}: {one.reason}", "start it, or correct its url")
         for one in status.servers
@@ -176,29 +176,12 @@ def _components(status: SystemStatus) -> list[Finding]:
 
 
 async def _streams(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> Finding:
-    document = environment.document
-    backends = {"journal": document.journal.backend, "transport": document.transport.backend}
-    wanted = desired(
-        environment.name,
-        max_age_s=document.transport.max_age_hours * 3600,
-        max_bytes=document.transport.max_bytes,
-        replicas=document.transport.replicas,
-        journal_replicas=document.journal.replicas,
-    )
-    wanted = [one for one in wanted if backends[one.endpoint] == "nats"]
-    opened: dict[Any, Connection] = {}
+    wanted = stream_definitions(environment)
     try:
-        for endpoint in sorted({one.endpoint for one in wanted}):
-            server: Server = endpoint
-            opened[endpoint] = await Connection.open(
-                environment.server_url(server, variables), name="ssmd doctor", timeout_s=5.0
-            )
-        differences = await diff(opened, wanted)
+        async with stream_connections(environment, variables, wanted) as connections:
+            differences = await diff(connections, wanted)
     except SsmdError as error:
         return failed("streams", error)
-    finally:
-        for connection in opened.values():
-            await connection.close()
     told = ", ".join(f"{one.stream} {one.field or 'is missing'}" for one in differences[:5])
     return finding("streams", "fail" if differences else "ok", told or f"{len(wanted)} as defined", "ssmd streams apply")
 

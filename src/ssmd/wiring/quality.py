@@ -92,24 +92,11 @@ async def assess_quality(
 
 @asynccontextmanager
 async def _venue(environment: ResolvedEnvironment, asker: Asker) -> AsyncGenerator[VenueTrades]:
-    """The venue's REST side, signed with the environment's key where it has one.
-
-    Raises:
-        Unavailable: it is the simulator, and none runs. Misconfigured: the key has no value.
-    """
-    from ssmd.exchanges.kalshi.signing import headers, load_private_key  # noqa: PLC0415 - needed here alone
-    from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings  # noqa: PLC0415 - as above
+    """Whom to ask for the venue's trades. Raises as `open_rest`."""
+    from ssmd.services.kalshi_rest.client import RestSettings  # noqa: PLC0415 - needed here alone
     from ssmd.services.venue_trades import VenueTrades  # noqa: PLC0415 - as above
-
-    rest_url = environment.endpoint.rest
-    fields = environment.capture_key(asker.variables, asker.random)
-    key = load_private_key(fields["private_key"].reveal().encode()) if "private_key" in fields else None
-
-    def signed(method: str, path: str) -> Mapping[str, str]:
-        if key is None:
-            return {}
-        return headers(fields["api_key"].reveal(), key, asker.clock.now_ns() // 1_000_000, method, path)
+    from ssmd.wiring.venue_rest import open_rest  # noqa: PLC0415 - as above
 
     settings = RestSettings(tries_max=5, deadline_s=60.0)
-    async with KalshiRest(rest_url, signed if key is not None else None, asker.clock, asker.random, settings) as client:
+    async with open_rest(environment, asker.variables, asker.clock, asker.random, settings) as client:
         yield VenueTrades(client)

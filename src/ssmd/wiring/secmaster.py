@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from ssmd.application.handler import Application
@@ -12,19 +12,16 @@ from ssmd.clock import Clock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.secmaster_sync import Counts
 from ssmd.errors import Misconfigured
-from ssmd.exchanges.kalshi.signing import headers
 from ssmd.identifiers import RandomBytes, uuid7
 from ssmd.projections import queries
 from ssmd.projections.secmaster import SECMASTER
-from ssmd.services.connector.kalshi_venue import VenueKey
-from ssmd.services.kalshi_rest.client import KalshiRest, Signer
 from ssmd.services.secmaster.kalshi_markets import KalshiMarkets
 from ssmd.services.secmaster.lifecycle import LifecycleFollower
 from ssmd.services.secmaster.sync import SyncParts, sync
 from ssmd.services.secmaster.venue import Scope
 from ssmd.wiring.backends import open_journal, open_transport
 from ssmd.wiring.environment import ResolvedEnvironment
-from ssmd.wiring.venue_key import venue_key
+from ssmd.wiring.venue_rest import open_rest
 from ssmd.wiring.views import asking_views
 
 
@@ -34,30 +31,6 @@ class SyncPlan(NamedTuple):
     is_full: bool = True
     series: tuple[str, ...] = ()
     is_dry: bool = False
-
-
-def signer_of(key: VenueKey, clock: Clock) -> Signer | None:
-    """Signs REST calls; None where there is no key."""
-    private_key = key.private_key
-    if private_key is None:
-        return None
-    return lambda method, path: headers(key.key_id, private_key, clock.now_ns() // 1_000_000, method, path)
-
-
-@asynccontextmanager
-async def open_rest(
-    environment: ResolvedEnvironment, variables: Mapping[str, str], clock: Clock, random: RandomBytes
-) -> AsyncGenerator[KalshiRest]:
-    """The venue's REST interface, as the environment reaches it.
-
-    Raises:
-        Misconfigured: the feed is not Kalshi's, or the key has no value. Unavailable: it is the simulator, and none runs.
-    """
-    if environment.document.feed != "kalshi":
-        raise Misconfigured(f"feed {environment.document.feed} has no security master yet, only kalshi has")
-    key = venue_key(environment.capture_key(variables, random))
-    async with KalshiRest(environment.endpoint.rest, signer_of(key, clock), clock, random) as client:
-        yield client
 
 
 async def run_sync(
@@ -76,6 +49,8 @@ async def run_sync(
         as `services.secmaster.sync.sync`, `open_rest` and `backends.open_journal`.
     """
     feed = environment.document.feed
+    if feed != "kalshi":
+        raise Misconfigured(f"feed {feed} has no security master yet, only kalshi has")
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_rest(environment, variables, clock, random))
         journal = await open_journal(environment, variables)

@@ -18,11 +18,11 @@ from ssmd.services.first_failure import first_failure
 from ssmd.services.run_file import Endpoints, RunFile, RunLock
 from ssmd.services.supervisor import ChildEvent, ChildSpec, RestartPolicy, Supervisor, last_word, spec_of
 from ssmd.streams import topology
-from ssmd.streams.connection import Connection
 from ssmd.streams.control import ControlClient
 from ssmd.wiring.backends import JOURNAL_DIRECTORY
 from ssmd.wiring.environment import ResolvedEnvironment, Server, resolve_environment
 from ssmd.wiring.schedules import apply_schedules
+from ssmd.wiring.stream_servers import stream_connections, stream_definitions
 
 TRANSPORT_DIRECTORY: Final = "nats-transport"
 CACHE_DIRECTORY: Final = "cache"
@@ -262,27 +262,9 @@ class LocalSystem:
 
 async def apply_streams(environment: ResolvedEnvironment, variables: Mapping[str, str]) -> list[topology.Difference]:
     """Bring the environment's streams to their definitions; what was changed."""
-    document = environment.document
-    definitions = topology.desired(
-        environment.name,
-        max_age_s=document.transport.max_age_hours * 3600,
-        max_bytes=document.transport.max_bytes,
-        replicas=document.transport.replicas,
-        journal_replicas=document.journal.replicas,
-    )
-    connections: dict[topology.Endpoint, Connection] = {}
-    endpoints: tuple[topology.Endpoint, ...] = ("journal", "transport")
-    try:
-        for endpoint in endpoints:
-            backend = document.journal.backend if endpoint == "journal" else document.transport.backend
-            if backend == "nats":
-                url = environment.server_url(endpoint, variables)
-                connections[endpoint] = await Connection.open(url, name=f"ssmd {environment.name} streams", timeout_s=5)
-        wanted = [definition for definition in definitions if definition.endpoint in connections]
-        return await topology.apply(connections, wanted)
-    finally:
-        for connection in connections.values():
-            await connection.close()
+    definitions = stream_definitions(environment)
+    async with stream_connections(environment, variables, definitions) as connections:
+        return await topology.apply(connections, definitions)
 
 
 async def race_failure(system: LocalSystem, work: Awaitable[Result]) -> Result:
