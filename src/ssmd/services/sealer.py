@@ -18,7 +18,7 @@ from ssmd.archive.segment_index import index_key
 from ssmd.archive.storage import Storage
 from ssmd.clock import Clock
 from ssmd.domain import archive, dead_letter
-from ssmd.errors import Unavailable
+from ssmd.errors import Rejected, Unavailable
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.services.archive_intake import Intake
 from ssmd.services.archive_positions import Positions, Regressed, Sealed
@@ -94,7 +94,7 @@ class Sealer:
 
         Raises:
             Unavailable: the spool cannot be written, or a backend did not answer until patience ended.
-            Rejected: "archive-fenced".
+            Rejected: "archive-fenced", "archive-twin".
             Conflict: storage holds another object at a segment's key.
         """
         segment = self.segments.get(unit.connection)
@@ -260,11 +260,25 @@ class Sealer:
     async def _command(self, key: tuple[str, str], command: archive.ArchiveCommand) -> None:
         connection, date = key
         parts = (self._feed, date, self._intake.data_type, connection)
-        handled = await self._patience.until_answered(
-            "journal", lambda: self._application.handle(archive.DECIDER, parts, command, actor=self._actor)
-        )
+        try:
+            handled = await self._patience.until_answered(
+                "journal", lambda: self._application.handle(archive.DECIDER, parts, command, actor=self._actor)
+            )
+        except Rejected as error:
+            raise await self._who_fenced(parts, error) from error
         self.positions.connections.setdefault(connection, Sealed())
         self.positions.partitions[key] = handled.state
+
+    async def _who_fenced(self, parts: tuple[str, ...], error: Rejected) -> Rejected:
+        """`error`; "archive-twin" where it says that another process of our own name took over: two would do so in turns."""
+        if error.rule != "archive-fenced":
+            return error
+        state = await self._patience.until_answered("journal", lambda: self._application.state(archive.DECIDER, parts))
+        if state.instance != self._instance:
+            return error
+        name = self._actor.partition(":")[0]
+        message = f"another {name} {self._instance!r} archives this: neither heard the other when they began"
+        return Rejected("archive-twin", message, mend="start it again: it takes another name, and stands by")
 
     def idle(self) -> list[OpenSegment]:
         """Segments that nothing was added to for the time after which they are to be cut."""

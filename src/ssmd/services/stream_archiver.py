@@ -130,7 +130,8 @@ class StreamArchiver:
         """Archive until `stop`.
 
         Raises:
-            Rejected: "archive-fenced": another archiver took over, and this one is not to stand by.
+            Rejected: "archive-fenced": another archiver took over, and this one is not to stand by; "archive-twin": it has the
+                same name.
             Conflict: storage holds another object at a segment's key.
             Malformed: the journal cannot be read by this version.
         """
