@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import zstandard
 
 from ssmd import settings
@@ -66,7 +67,7 @@ class MainJob:
         with open_zstd(self.capture) if self.capture.suffix == ".zst" else self.capture.open("rb") as lines:
             for line in lines:
                 text = line.decode()
-                found.setdefault(json.loads(text)["conn"], []).append(text[text.index('"frame":') + 8 : -2])
+                found.setdefault(msgspec.json.decode(text)["conn"], []).append(text[text.index('"frame":') + 8 : -2])
         return list(found.values())
 
     def segments(self, kind: str) -> list[Path]:
@@ -84,7 +85,7 @@ class MainJob:
                 for line in lines:
                     text = line.decode().rstrip("\n")
                     head, _, frame = text.partition('"frame":')
-                    told = json.loads(head + '"frame":0}')
+                    told = msgspec.json.decode(head + '"frame":0}')
                     found.append(ArchivedLine(told["session"], told["n"], told.get("dir", "in"), frame[:-1]))
         return found
 

@@ -70,7 +70,7 @@ def check_frames_are_archived_verbatim(job: MainJob) -> None:
 
 
 def check_every_data_frame_yields_its_records(job: MainJob, *, genuine: bool) -> None:
-    types = Counter(json.loads(frame)["type"] for frames in job.captured for frame in frames)
+    types = Counter(msgspec.json.decode(frame)["type"] for frames in job.captured for frame in frames)
     records = job.report["records"]
     assert (records["book"], records["snapshot"], records["quote"]) == (
         types["orderbook_delta"],
@@ -89,7 +89,7 @@ def check_books_equal_the_frames_books(job: MainJob) -> None:
     naive: dict[tuple[int, str], NaiveBook] = {}
     wanted = {}
     for line in frames:
-        frame = json.loads(line.frame)
+        frame = msgspec.json.decode(line.frame)
         book = naive.setdefault((line.session, frame["msg"]["market_ticker"]), NaiveBook())
         book.apply(frame)
         if (line.session, line.n) in points:

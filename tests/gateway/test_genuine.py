@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
+import msgspec
 import zstandard
 
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
@@ -20,25 +22,24 @@ EVERY = 1_000
 Sides = dict[Side, dict[Decimal, Decimal]]
 
 
-def records_of(path: Path) -> list[Record]:
+def records_of(path: Path) -> Iterator[Record]:
     """The capture's records, in the order in which its frames came."""
     mappers: dict[str, tuple[KalshiMapper, int]] = {}
-    found: list[Record] = []
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
         for text in reader.read().decode().splitlines():
-            line = json.loads(text)
+            line = msgspec.json.decode(text)
             name, at = line["conn"], line["ts_recv_ns"]
             if name not in mappers:
                 mappers[name] = (KalshiMapper("kalshi", len(mappers) + 1), 1)
                 fact = encode_fact(Connected("kalshi", name, "wss://capture", wire="kalshi-dollars"))
-                found += mappers[name][0].map(Entry(EntryKind.CTL, 1, at, fact)).records
+                yield from mappers[name][0].map(Entry(EntryKind.CTL, 1, at, fact)).records
             mapper, n = mappers[name]
             mappers[name] = (mapper, n + 1)
             frame = text[text.index('"frame":') + 8 : -1].encode() + b"\n"
-            found += mapper.map(Entry(EntryKind.IN, n + 1, at, frame)).records
-    return found
+            yield from mapper.map(Entry(EntryKind.IN, n + 1, at, frame)).records
 
 
+@cache
 def value(mantissa: int, exponent: int) -> Decimal:
     return Decimal(mantissa).scaleb(exponent)
 
