@@ -20,7 +20,7 @@ ENV = "t"
 
 
 async def apply_streams(url: str, env: str) -> None:
-    connection = await Connection.open(url, name="test", timeout_s=5)
+    connection = await Connection.open(url, name="test", timeout_s=30)
     definitions = [
         definition
         for definition in topology.desired(env, max_age_s=3600, max_bytes=256 << 20)
@@ -67,7 +67,7 @@ async def settle(publisher: PublishConnection, messages: tuple[Outgoing, ...]) -
 
 async def take(reader: StreamReader, count: int) -> list[StreamMessage]:
     taken: list[StreamMessage] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(taken) < count:
             taken += await reader.next(5)
     return taken

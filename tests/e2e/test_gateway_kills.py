@@ -151,7 +151,7 @@ async def test_whatever_is_killed_every_message_comes_once_and_books_are_right(t
     chance = random.Random(20260514)
     story, enough = Story(11), asyncio.Event()
     processes = Processes(tmp_path, await start_nats(tmp_path / "nats", sync_always=False))
-    connection = await Connection.open(processes.nats.url, name="test", timeout_s=10)
+    connection = await Connection.open(processes.nats.url, name="test", timeout_s=30)
     wanted = topology.desired(ENV, max_age_s=3600, max_bytes=64 << 20)
     await topology.apply({"transport": connection}, [one for one in wanted if one.endpoint == "transport"])
     await connection.close()

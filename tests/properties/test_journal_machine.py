@@ -237,8 +237,8 @@ class JournalMachine(RuleBasedStateMachine):
         async def close() -> None:
             for journal in self.journals.values():
                 await journal.close()
-            connection = await Connection.open(self.url, name="cleaner", timeout_s=5)
-            await connection.api(f"STREAM.DELETE.{self.env}-journal", timeout_s=5)
+            connection = await Connection.open(self.url, name="cleaner", timeout_s=30)
+            await connection.api(f"STREAM.DELETE.{self.env}-journal", timeout_s=30)
             await connection.close()
 
         self.runner.run(close())

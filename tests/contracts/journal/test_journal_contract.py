@@ -72,10 +72,10 @@ async def harness(backend: str, fresh_env: str, tmp_path: Path) -> AsyncIterator
         return
     journal = await NatsJournal.open(backend, fresh_env, ensure=True, duplicate_window_s=0.1)
     other = await NatsJournal.open(backend, fresh_env)
-    connection = await Connection.open(backend, name="stranger", timeout_s=5)
+    connection = await Connection.open(backend, name="stranger", timeout_s=30)
 
     async def publish(tail: str, payload: bytes) -> None:
-        await connection.request(f"{fresh_env}.journal.{tail}", payload, timeout_s=5)
+        await connection.request(f"{fresh_env}.journal.{tail}", payload, timeout_s=30)
 
     yield Harness(journal, other, publish)
     await connection.close()
@@ -119,7 +119,7 @@ async def take(journal: Journal, count: int, *, after: int = 0, filters: Sequenc
     """The first `count` messages of a follow."""
     messages: list[Message] = []
     following = cast("Any", journal.follow(after=after, filters=filters))
-    async with asyncio.timeout(20), aclosing(following):
+    async with asyncio.timeout(60), aclosing(following):
         async for batch in following:
             assert batch, "a batch holds at least one message"
             messages += batch
