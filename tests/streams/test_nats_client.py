@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from ssmd.streams.nats_client import Arrived, BodiesClient
+from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
 
 BULK = 7
 Sent = tuple[int, str, str, bytes, bytes]
@@ -84,3 +84,12 @@ def test_a_line_that_is_no_message_is_a_protocol_error() -> None:
         fed(Recording(), [b"MSG a 7 r nine\r\n"])
     with pytest.raises(ProtocolError):
         fed(Recording(), [b"NONSENSE\r\n"])
+
+
+async def test_the_answer_to_a_ping_that_nobody_waits_for_any_more_ends_nothing() -> None:
+    client: Any = PromptClient()
+    given_up, waited_for = (asyncio.get_running_loop().create_future() for _ in range(2))
+    given_up.cancel()
+    client._pongs = [given_up, waited_for]
+    await client._ps.parse(b"PONG\r\nPONG\r\n")
+    assert (waited_for.result(), client._pongs) == (True, [])

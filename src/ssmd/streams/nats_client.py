@@ -6,6 +6,7 @@ everything still works, only slower.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -28,6 +29,13 @@ class PromptClient(Client):
     def use_nkey(self, public: str) -> None:
         """Be the user with that public key; the nonce is signed by `signature_cb`."""
         self._public_nkey = public
+
+    async def _process_pong(self) -> None:
+        # The answer to a ping that nobody waits for any more would end nats-py's read loop, and leave the connection standing.
+        pongs: list[asyncio.Future[bool]] = getattr(self, "_pongs", [])
+        if pongs and pongs[0].done():
+            pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         callback = self.at_once.get(sid)
