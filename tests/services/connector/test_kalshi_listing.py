@@ -157,10 +157,7 @@ async def test_a_wrong_key_is_final_a_rotated_one_is_given_time_and_a_clock_apar
             await access_to(system, KEY, ClockApart()).listing().open_markets()
 
 
-async def test_a_key_that_is_refused_over_rest_does_not_end_a_connection_that_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ssmd.services.connector.group.FOLLOW_S", 0.05)
+async def test_a_key_that_is_refused_over_rest_does_not_end_a_connection_that_lives(tmp_path: Path) -> None:
     async with bench(tmp_path, SimulatorConfig(seed=2, markets=6, rate=50, require_auth=False)) as system:
         group = group_of(system, room=100)
         async with running(group) as task:
