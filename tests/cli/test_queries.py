@@ -261,6 +261,28 @@ def test_a_day_is_shown_with_who_when_and_why(ssmd: Ssmd, stopped: Path) -> None
     assert any("start requested (test)" in line for line in text)
 
 
+def test_a_day_is_not_followed_for_ever_where_nobody_goes_on_with_it(ssmd: Ssmd, stopped: Path) -> None:
+    async def begun() -> None:
+        server = await start_nats(stopped, sync_always=True)
+        try:
+            journal = await NatsJournal.open(server.url, ENV)
+            try:
+                application = Application(journal, CATALOGUE, ManualClock(T0), system_random, "c0ffee")
+                await application.handle(trading_day.DECIDER, ("2026-05-15",), StartDay("2026-05-15", "test"), actor="cli:anna")
+            finally:
+                await journal.close()
+        finally:
+            await server.stop()
+
+    asyncio.run(begun())
+    status, out, err = ssmd("day", "status", "--date", "2026-05-15", "--follow")
+    assert (status, [" ".join(line.split()) for line in out.splitlines()[:2]]) == (0, ["date 2026-05-15", "status starting"])
+    assert err.splitlines()[-1] == f"{ENV} does not run, the day stays so: ssmd up {ENV}, then ssmd day recover"
+    refused = ssmd("day", "status", "--date", DATE, "--follow", "--as-of", "3")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith("error: Invalid value: --follow tells what is done from now on: not with --as-of\n")
+
+
 def test_two_questions_at_once_wait_for_each_other(workspace: Path, stopped: Path) -> None:
     del stopped
     command = [str(Path(sys.executable).with_name("ssmd")), "day", "list", "-o", "json"]

@@ -148,6 +148,8 @@ def status(
     """Show where a trading day stands."""
     from ssmd.projections import queries  # noqa: PLC0415 - keeps --help quick
 
+    if follow and as_of:
+        raise typer.BadParameter("--follow tells what is done from now on: not with --as-of")
     invocation = invocation_of(ctx)
     environment = invocation.resolve()
     day = _date_of(invocation, environment, date)
@@ -161,13 +163,17 @@ def status(
 
 
 def _followed(invocation: Invocation, environment: ResolvedEnvironment, found: Day) -> Day:
-    """The day once it is neither starting nor ending; each step is told when it is done."""
+    """The day once it is neither starting nor ending, or nobody is there who would go on; each step is told when it is done."""
     import time  # noqa: PLC0415 - keeps --help quick
 
     from ssmd.projections import queries  # noqa: PLC0415
+    from ssmd.services.run_file import live_run  # noqa: PLC0415
 
     told, date = len(found.steps), found.date
     while found.status in {"starting", "ending"}:
+        if environment.is_embedded("journal") and live_run(environment.directory) is None:
+            say(f"{environment.name} does not run, the day stays so: ssmd up {environment.name}, then ssmd day recover")
+            break
         time.sleep(FOLLOW_POLL_S)
         found = ask(invocation, environment, lambda views: queries.day_status(views, date), "days")
         for step in found.steps[min(told, len(found.steps)) :]:
