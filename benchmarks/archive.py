@@ -4,18 +4,22 @@
 
 Frames come in blocks of 50 (10 ms at 5,000 a second) from one nats-server, with the records and marks the connector makes
 of them: of the genuine capture (a seeded one where it is absent), and of 2,000 tickers that follow Zipf's law. Rounds
-alternate with the baseline's; the ratio is the median of the pairs', of wall seconds; behind it that of CPU seconds, of
-this process and those it started, which neighbours on the machine disturb less.
+alternate with the baselines'; the ratio is the median of the pairs', by the clock.
 
 raw          entries/s from the stream to sealed segments on disk (memory journal)
 normalized   records/s, likewise
-             baseline of both = read the same messages by the same client, and zstd and SHA-256 (of both sides) of the
-             very bytes that were archived, in frames of 1 MiB, one after the other on one thread: nothing is decoded,
-             checked, put in order, uploaded or journaled, and no sidecar is made, as ours does for normalized segments.
-             It is as lean as "read, zstd and SHA-256 alone" can be. Ours does those three too, so it cannot be faster on
-             one core (the ratio of CPU says by how much it is not); by the clock it can, for it uses two: an archiver's
-             process reads and orders, the one beside it writes. A machine with less than two cores to spare shows less.
-             Ours starts that process in every round (0.1 s of CPU, once in an archiver's life): hence so many frames.
+             The baseline of both is: read the same messages, then zstd and SHA-256 (of both sides) of the very bytes that
+             were archived, in frames of 1 MiB, one after the other on one thread: nothing is decoded, checked, put in order,
+             uploaded or journaled, and no sidecar is made, as ours does for normalized segments. Four rows each:
+             - beside the bare client: what reads is nats-py alone, `pull_subscribe(...).fetch(100)` without acks, as capture.py
+               has the bare client for its baseline. Of the market stream BARE_MESSAGES are read, and reckoned up.
+             - beside our reader: it reads as our archiver does, which skips what nats-py does for every message: the leanest
+               "read" there can be. Whatever makes our reader faster makes this ratio worse.
+             - from a cold start: as the first, but with what an archiver does once in its life: start, begin to read, start
+               the process that writes, and end that again. The others leave it out, for an archiver runs for days: they
+               begin when the first segment has been sealed.
+             - by CPU: CPU seconds of this process and of those it started, cold, beside our reader. By the clock ours may use
+               two cores (an archiver's loop reads and orders, the process beside it writes), by CPU that counts twice.
 encode       records/s by template; baseline = pycapnp
 decode       records/s in place; baseline = pycapnp
 """
@@ -37,14 +41,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import _archive_input as archive_input
+import _table
+import nats
 import structlog
 import uvloop
 import zstandard
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from ssmd.application.handler import Application
+from ssmd.archive import crash_points
 from ssmd.archive.segment import read_file
 from ssmd.archive.storage_local import LocalStorage
 from ssmd.clock import SystemClock
@@ -66,6 +74,9 @@ from ssmd.streams.transport_nats import NatsTransport
 ENV, FEED = "bench", archive_input.FEED
 SESSION = 1_778_760_000_000_000_000
 FRAME_BYTES = 1 << 20
+FETCH = 100
+BARE_MESSAGES = 50_000
+WANTED = ">= 0.7"
 
 
 def record(at: int) -> BookDelta:
@@ -84,6 +95,17 @@ async def read_alone(transport: NatsTransport, stream: StreamName) -> None:
         for message in await reader.next(5.0):
             seq = message.seq
     await reader.close()
+
+
+async def read_bare(url: str, stream: StreamName, limit: int) -> None:
+    """`limit` messages of a stream by nats-py alone."""
+    client = await nats.connect(url)
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE, mem_storage=True)
+    consumer = await client.jetstream().pull_subscribe("", stream=topology.stream_name(ENV, stream), config=config)
+    read = 0
+    while read < limit:
+        read += len(await consumer.fetch(min(FETCH, limit - read), timeout=5))
+    await client.close()
 
 
 def compress_and_hash(contents: dict[str, bytes], directory: Path) -> None:
@@ -105,7 +127,23 @@ def contents_of(directory: Path) -> dict[str, bytes]:
     return {str(n): b"".join(read_file(path)) for n, path in enumerate(sorted(directory.rglob("*.zst")))}
 
 
-async def archive(transport: NatsTransport, build: Any, directory: Path) -> int:
+class Archived(NamedTuple):
+    """A run of an archiver: its records and seconds, and those of them behind its first seal (0 = it had but one)."""
+
+    records: int
+    seconds: float
+    steady_records: int
+    steady_s: float
+
+
+async def archive(transport: NatsTransport, build: Any, directory: Path) -> Archived:
+    sealed: list[tuple[float, int]] = []
+
+    def note(point: str) -> None:
+        if point == crash_points.AFTER_SEAL:  # what was sealed before this seal
+            sealed.append((time.perf_counter(), int(archiver.health().stats["records"])))
+
+    began = time.perf_counter()
     archiver = build(
         ENV,
         FEED,
@@ -117,13 +155,19 @@ async def archive(transport: NatsTransport, build: Any, directory: Path) -> int:
         random=system_random,
         spool=directory / "spool",
         settings=ArchiveSettings(segment_bytes=32 << 20),
+        crash_point=note,
     )
     running = asyncio.create_task(archiver.run())
     await asyncio.sleep(0)
     await archiver.flush()
+    flushed = time.perf_counter()
     await archiver.stop()
     await running
-    return int(archiver.health().stats["records"])
+    records = int(archiver.health().stats["records"])
+    whole_s = time.perf_counter() - began
+    if len(sealed) < 2:
+        return Archived(records, whole_s, 0, 0.0)
+    return Archived(records, whole_s, records - sealed[1][1], flushed - sealed[0][0])
 
 
 def cpu_s() -> float:
@@ -138,18 +182,11 @@ class Figures:
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
 
-    def show(
-        self, name: str, count: int, pairs: Sequence[tuple[float, float]], cpu: Sequence[tuple[float, float]] = ()
-    ) -> None:
-        """`pairs`: seconds of ours and of the baseline beside it; `cpu`: likewise, where they are told apart."""
+    def show(self, name: str, unit: str, count: int, pairs: Sequence[tuple[float, float]], wanted: str = "") -> None:
+        """`pairs`: seconds for `count` of ours and of the baseline beside it."""
         ratio = statistics.median(base / own for own, base in pairs)
         own_rate, base_rate = (count / statistics.median(times) for times in zip(*pairs, strict=True))
-        print(f"{ratio:5.2f}  {name:<34} {own_rate:>12,.0f}/s   baseline {base_rate:>12,.0f}/s", end="")
-        if cpu:
-            of_cpu = statistics.median(base / own for own, base in cpu)
-            print(f"   {of_cpu:5.2f} of CPU", end="")
-            self.found[f"{name} cpu_ratio"] = round(of_cpu, 3)
-        print(flush=True)
+        _table.row(ratio, name, f"{own_rate:,.0f} {unit}", f"{base_rate:,.0f} {unit}", wanted)
         self.found[f"{name} ratio"], self.found[f"{name} per_s"] = round(ratio, 3), round(own_rate)
 
 
@@ -174,29 +211,55 @@ async def streams(name: str, frames: Sequence[bytes], count: int, rounds: int, f
         server = await start_nats(directory / "nats", sync_always=False)
         transport = await NatsTransport.open(server.url, ENV)
         await fill(transport, server.url, archive_input.messages(ENV, frames, count))
-        streams: tuple[tuple[StreamName, Any], ...] = (("raw", RawArchiver), ("market", NormalizedArchiver))
-        for stream, build in streams:
-            records = 0
-            contents: dict[str, bytes] = {}
-            pairs: list[tuple[float, float]] = []
-            cpu: list[tuple[float, float]] = []
-            for number in range(rounds + 1):
-                place = directory / f"{stream}-{number}"
-                place.mkdir()
-                start, start_cpu = time.perf_counter(), cpu_s()
-                records = await archive(transport, build, place)
-                own_s, own_cpu_s = time.perf_counter() - start, cpu_s() - start_cpu
-                contents = contents or contents_of(place / "archive")
-                start, start_cpu = time.perf_counter(), cpu_s()
-                await read_alone(transport, stream)
-                compress_and_hash(contents, place)
-                if number:  # the first pair warms up
-                    pairs.append((own_s, time.perf_counter() - start))
-                    cpu.append((own_cpu_s, cpu_s() - start_cpu))
-                shutil.rmtree(place)
-            figures.show(f"{'raw' if stream == 'raw' else 'normalized'}, {name}", records, pairs, cpu)
+        await one_stream(f"raw, {name}", "entries/s", transport, server.url, "raw", RawArchiver, rounds, figures, directory)
+        await one_stream(
+            f"normalized, {name}", "records/s", transport, server.url, "market", NormalizedArchiver, rounds, figures, directory
+        )
         await transport.close()
         await server.stop()
+
+
+async def one_stream(
+    name: str,
+    unit: str,
+    transport: NatsTransport,
+    url: str,
+    stream: StreamName,
+    build: Any,
+    rounds: int,
+    figures: Figures,
+    directory: Path,
+) -> None:
+    messages = (await transport.state(stream)).last_seq
+    contents: dict[str, bytes] = {}
+    pairs: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": [], "cold": [], "cpu": []}
+    records = 0
+    for number in range(rounds + 1):
+        place = directory / f"{stream}-{number}"
+        place.mkdir()
+        start_cpu = cpu_s()
+        own = await archive(transport, build, place)
+        own_cpu_s, records = cpu_s() - start_cpu, own.records
+        steady_s = own.steady_s * records / own.steady_records if own.steady_records else own.seconds
+        contents = contents or contents_of(place / "archive")
+        start, start_cpu = time.perf_counter(), cpu_s()
+        await read_alone(transport, stream)
+        read = time.perf_counter()
+        compress_and_hash(contents, place)
+        written, end_cpu = time.perf_counter(), cpu_s()
+        limit = min(messages, BARE_MESSAGES)
+        await read_bare(url, stream, limit)
+        bare_s = (time.perf_counter() - written) * messages / limit + written - read
+        if number:  # the first round warms up
+            pairs["bare"].append((steady_s, bare_s))
+            pairs["ours"].append((steady_s, written - start))
+            pairs["cold"].append((own.seconds, bare_s))
+            pairs["cpu"].append((own_cpu_s, end_cpu - start_cpu))
+        shutil.rmtree(place)
+    figures.show(f"{name}: beside the bare client", unit, records, pairs["bare"], WANTED)
+    figures.show(f"{name}: beside our reader", unit, records, pairs["ours"])
+    figures.show(f"{name}: from a cold start", unit, records, pairs["cold"])
+    figures.show(f"{name}: by CPU", unit, records, pairs["cpu"])
 
 
 async def codec_rates(count: int, rounds: int, figures: Figures) -> None:
@@ -223,8 +286,8 @@ async def codec_rates(count: int, rounds: int, figures: Figures) -> None:
                 seconds(lambda: [codecs._read_reference(one, 0, len(one)) for one in encoded]),  # noqa: SLF001
             )
         )
-    figures.show("encode", count, encodes)
-    figures.show("decode", count, decodes)
+    figures.show("encode", "records/s", count, encodes, ">= 1.5")
+    figures.show("decode", "records/s", count, decodes)
 
 
 def main(arguments: list[str]) -> None:
@@ -232,14 +295,14 @@ def main(arguments: list[str]) -> None:
     count, rounds = (*numbers, *(400_000, 5)[len(numbers) :])[:2]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     figures = Figures()
-    print("ratio  what")
+    _table.heading()
     uvloop.run(codec_rates(20_000, rounds, figures))
     with tempfile.TemporaryDirectory() as directory:
         name, frames = archive_input.capture_frames(Path(directory))
     uvloop.run(streams(name, frames, count, rounds, figures))
     uvloop.run(streams("2,000 Zipf tickers", archive_input.zipf_frames(count), count, rounds, figures))
     figures.found["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"       peak memory {figures.found['peak_rss_mib']} MiB, with what was archived held for the baseline")
+    print(f"        peak memory {figures.found['peak_rss_mib']} MiB, with what was archived held for the baseline")
     if "--json" in arguments:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()}
         document = {"frames": count, "rounds": rounds, "machine": machine, "figures": figures.found}

@@ -238,7 +238,8 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
         seed_day(world, Feeder())
 
     expected = await undisturbed(kind, tmp_path, fill)
-    monkeypatch.setattr(open_segment, "SPILL_BYTES", 1)  # every block by the process
+    for name in ("SPILL_BYTES", "ROUND_BYTES"):
+        monkeypatch.setattr(open_segment, name, 1)  # every block by the process
     world = World(MemoryStorage(), tmp_path / "spool")
     fill(world)
     archiver = world.archiver(kind)

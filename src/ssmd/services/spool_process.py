@@ -34,9 +34,9 @@ from ssmd.archive.segment_files import FinishedFile, Piece, SegmentFiles, discar
 from ssmd.errors import Unavailable
 
 ANSWER_S: Final = 120
-"""A round takes some 30 ms. Whoever does not answer for so long does not work any more."""
+"""A round takes some 3 ms. Whoever does not answer for so long does not work any more."""
 END_S: Final = 10.0
-ROUNDS_MAX: Final = 4
+ROUNDS_MAX: Final = 16
 _ROOM_BYTES: Final = 4 << 20
 _LENGTH: Final = struct.Struct("<I")
 
@@ -154,6 +154,11 @@ class SpoolProcess:
         self._lock = asyncio.Lock()
         self._numbers = itertools.count(1)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and is not known to be lost."""
+        return self._channel is not None and not self._channel.lost
+
     def open(self, stem: Path, level: int) -> RemoteFiles:
         """The files of a segment, written there. Starts nothing yet, and waits for nobody."""
         return RemoteFiles(self, next(self._numbers), stem, level)
@@ -165,10 +170,10 @@ class SpoolProcess:
             Unavailable: the process cannot be started.
         """
         async with self._lock:
-            if self._channel is None or self._channel.lost:
-                await self._end()
-                self._channel = await self._start()
             channel = self._channel
+            if channel is None or channel.lost:
+                await self._end()
+                channel = self._channel = await self._start()
         return await channel.send(_ENCODER.encode(request))
 
     async def answer(self, owed: asyncio.Future[Sequence[FinishedFile]]) -> Sequence[FinishedFile]:
