@@ -87,15 +87,13 @@ async def create_backup(
     with tempfile.TemporaryDirectory(prefix="ssmd-backup-") as drafts:
         directory = Path(drafts) / "files"
         directory.mkdir()
-        bundle: Path | None = Path(drafts) / BUNDLE
-        try:
-            if not environment.config:
-                bundle = None
-            elif bundle is not None:
+        bundle = Path(drafts) / BUNDLE if environment.config else None
+        if bundle is not None:
+            try:
                 git.bundle(bundle)
-        except (Misconfigured, Unavailable) as error:
-            say(f"without git's history: {error.message}")
-            bundle = None
+            except (Misconfigured, Unavailable) as error:
+                say(f"without git's history: {error.message}")
+                bundle = None
         origin = procedures.Origin(
             env=environment.name,
             registry=environment.workspace.registry,

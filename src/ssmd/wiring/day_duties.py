@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from ssmd.clock import Clock
 from ssmd.errors import Unavailable
 from ssmd.identifiers import RandomBytes
@@ -51,11 +53,7 @@ async def sync_words(
         actor=actor,
         say=lambda _done, _of: None,
     )
-    return ", ".join(f"{name} {value}" for name, value in zip(counts.__struct_fields__, _values(counts), strict=True) if value)
-
-
-def _values(counts: object) -> list[object]:
-    return [getattr(counts, name) for name in getattr(counts, "__struct_fields__", ())]
+    return ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(counts).items() if value)
 
 
 def verify_of(
