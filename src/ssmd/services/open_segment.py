@@ -2,8 +2,8 @@
 
 A segment of less than `SPILL_BYTES` is written by a thread when it is sealed; one that grows beyond goes, in rounds of
 `ROUND_BYTES`, to the process beside the archiver (`services.spool_process`), while the loop collects on. So does any later
-one that fills a round, for the process is there. The files are the same. Held are the round collected and those that the process has not written yet, of all segments
-`spool_process.ROUNDS_MAX` at most.
+one that fills a round, for the process is there. The files are the same. Held are the round collected and those that the
+process has not written yet, of all segments `spool_process.ROUNDS_MAX` at most.
 """
 
 from __future__ import annotations
