@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import ROOT, find_tool
 from tests.e2e.main_job import run_ssmd
+
+from ssmd.cli.app import main
 
 README = ROOT / "README.md"
 NOT_RUN = {"make demo": "runs this very demo", "make test": "runs this very test", ".venv/bin/ssmd up kalshi-dev": "stays up"}
@@ -49,11 +53,11 @@ def test_the_demo_tells_the_truth_and_the_readme_commands_work(tmp_path: Path) -
         assert step in done.stderr
     report = json.loads(done.stdout)
     check_story(report)
-    check_queries_agree(report, tmp_path)
+    check_queries_agree(report, tmp_path / ".ssmd" / "demo")
     check_readme(tmp_path)
 
 
-def check_queries_agree(report: dict[str, Any], cwd: Path) -> None:
+def check_queries_agree(report: dict[str, Any], workspace: Path) -> None:
     """With everything stopped, the command line gives the very answers of the running system."""
     answers = report["answers"]
     for arguments, wanted in (
@@ -61,9 +65,9 @@ def check_queries_agree(report: dict[str, Any], cwd: Path) -> None:
         (("data", "gaps", "--feed", "kalshi"), answers["gaps"]),
         (("day", "history", "--date", answers["history"][0]["day"]["date"]), answers["history"][0]),
     ):
-        done = run_ssmd("--workspace", ".ssmd/demo", *arguments, "-o", "json", cwd=cwd)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == wanted
+        with redirect_stdout(io.StringIO()) as told:
+            assert main(["--workspace", str(workspace), *arguments, "-o", "json"]) == 0, arguments
+        assert json.loads(told.getvalue()) == wanted
 
 
 def check_readme(cwd: Path) -> None:

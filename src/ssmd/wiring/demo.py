@@ -38,7 +38,7 @@ from ssmd.wiring.up import begin_day
 
 ENV: Final = "demo"
 MARKER: Final = "ssmd-demo"
-CAPTURE_S: Final = 6.0
+CAPTURE_S: Final = 4.0
 """How long the seeded market is watched before and after the staged kill."""
 REBUILT_WITHIN_S: Final = 30.0
 DONE_WITHIN_S: Final = 900.0
