@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -52,6 +51,8 @@ class InvalidRegistry(Misconfigured):
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """The candidate most like `word`, or ""."""
+    import difflib  # noqa: PLC0415 - only a mistake needs it, and every command reads the registry
+
     close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
     return close[0] if close else ""
 
