@@ -1,5 +1,7 @@
 """The command line in this process: a workspace with the shipped registry, and a way to call `ssmd` in it."""
 
+import functools
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,13 @@ class Called(NamedTuple):
 
 
 Ssmd = Callable[..., Called]
+_scrypt = functools.cache(hashlib.scrypt)
+
+
+@pytest.fixture(autouse=True)
+def _scrypt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow on purpose, and the same each time: what one call of `ssmd` worked out, the next one knows."""
+    monkeypatch.setattr(hashlib, "scrypt", _scrypt)
 
 
 @pytest.fixture
