@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmd.errors import Malformed
-from ssmd.schemas.blocks import Entry, EntryKind
+from ssmd.schemas.blocks import NO_DIGEST, Entry, EntryKind, encode_block, survey_block
 from ssmd.schemas.raw_line import DEPTH_MAX, LineEncoder, RawLine, read_lines
 
 IN, OUT, CTL = EntryKind.IN, EntryKind.OUT, EntryKind.CTL
@@ -179,3 +179,23 @@ def test_a_bad_line_is_named(line: bytes, reason: str) -> None:
     assert next(reader).entry.payload == b"1"
     with pytest.raises(Malformed, match=f"line 2.*{reason}"):
         next(reader)
+
+
+def test_the_lines_of_a_whole_block_are_those_of_its_entries() -> None:
+    frames = [b'{"a":1}\n', b'{"a":"\xc3\xa9"}\n', b"[[1]]\n", b"7\n"]
+    for payloads, told in (
+        (frames, 0),
+        ([one[:-1] for one in frames], 0),
+        ([*frames, b"no json\n"], len(b'"newline":true,"frame":no json') - len(b'"text":"no json\\n"')),
+        ([b'{"a":1}\n{"b":2}\n', b"1\n", b"[1 \n", b"]\n"], None),
+        ([b"", *frames], None),
+    ):
+        # From n 98 on: the numbers get longer within the block.
+        entries = [Entry(EntryKind.IN, 98 + i, 10**18 + i, payload) for i, payload in enumerate(payloads)]
+        block = encode_block(7, 98, [(kind, ts_recv_ns, payload) for kind, _, ts_recv_ns, payload in entries], NO_DIGEST)
+        apart, whole = LineEncoder("m"), LineEncoder("m")
+        lines, gathered = apart.encode(7, entries), whole.gather(block, survey_block(block))
+        assert gathered.encode() == lines
+        assert whole.newline(7) == apart.newline(7)
+        if told is not None:
+            assert gathered.size_bytes - len(lines) == told
