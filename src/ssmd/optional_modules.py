@@ -32,8 +32,9 @@ class _Hidden:
 def without(*names: str) -> Generator[None]:
     """A block in which this thread does not load the modules `names`; they can be imported afterwards."""
     finder = _Hidden(names)
-    sys.meta_path.insert(0, finder)
+    # Another list each time: a thread that imports meanwhile goes through the one it began with, and misses no finder.
+    sys.meta_path = [finder, *sys.meta_path]
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path = [one for one in sys.meta_path if one is not finder]
