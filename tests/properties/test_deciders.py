@@ -31,7 +31,7 @@ from ssmd.domain.envelope import AggregateId, Envelope, decode_envelope, encode_
 from ssmd.errors import Malformed, Rejected
 
 SOME = settings(max_examples=30, deadline=None)
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 AnyDecider = Decider[Any, Any, Any]
 
 # Few values, so that commands meet.
