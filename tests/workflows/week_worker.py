@@ -25,11 +25,11 @@ from tests.workflows.shared_clock import SharedClock
 from ssmd.clock import Clock, date_of
 from ssmd.identifiers import system_random
 from ssmd.services.armed_crash import kill_self
-from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
+from ssmd.services.kalshi_rest.client import RestSettings
 from ssmd.services.together import Together
 from ssmd.settings import Workspace, variables
 from ssmd.telemetry.logging import configure_logging
-from ssmd.wiring import secmaster
+from ssmd.wiring import secmaster, venue_rest
 from ssmd.wiring.day_steps import Control, DayProcedure
 from ssmd.wiring.environment import ResolvedEnvironment, resolve_environment
 from ssmd.wiring.worker import EnvironmentWork
@@ -148,7 +148,7 @@ async def run_worker(
 
 
 async def main(env: str, workspace: Path, clock: SharedClock, kills: Path) -> None:
-    vars(secmaster)["KalshiRest"] = partial(KalshiRest, settings=HURRIED)
+    secmaster.open_rest = partial(venue_rest.open_rest, settings=HURRIED)  # type: ignore[attr-defined]
     # Temporal hands the work of a worker that was killed to another one at once.
     service.worker_of = partial(service.worker_of, grace_s=0, sticky_s=0.3)
     environment = resolve_environment(Workspace(workspace), env, date_of(clock.now_ns()))
