@@ -121,7 +121,7 @@ capture_events = st.one_of(
 
 
 @st.composite
-def seals(draw: st.DrawFn) -> tuple[AggregateId, msgspec.Struct]:
+def seals(draw: st.DrawFn) -> tuple[AggregateId, archive.SegmentSealed]:
     date, name, number = draw(dates), draw(names), draw(st.integers(1, 99))
     kinds = draw(st.sampled_from([("raw",), ("trade", "book"), ("gap",)]))
     files = []
@@ -214,7 +214,8 @@ others = st.one_of(
             st.builds(archive.Verified, check=text, objects=small, size_bytes=small),
             st.builds(archive.Damaged, key=names, problem=text, expected_sha256=text, found_sha256=text),
             st.builds(archive.Repaired, key=names, source=text, sha256=text),
-            st.builds(archive.Pruned, keys=words, size_bytes=small, reason=text),
+            # Keys of segments, as the aggregate's decider gives them: no view knows what to do with any other.
+            st.builds(archive.Pruned, keys=seals().map(lambda one: tuple(file.key for file in one[1].files)), size_bytes=small),
             st.builds(archive.QualityAssessed, reasons=words),
         ),
     ),
