@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ssmd.clock import Clock
 from ssmd.domain.catalogue import CATALOGUE
 from ssmd.domain.client import AGGREGATE, DECIDER, DisconnectRequested, State
 from ssmd.errors import Rejected, SsmdError, Unavailable
 from ssmd.gateway.api_keys import ANYONE, Grant, client_id_of, grant_of
+from ssmd.gateway.retry_pause import RetryPause
 from ssmd.streams.journal import Journal, RecordedEvent
 from ssmd.telemetry.structured import structlog
-
-_RETRY_S: Final = 1.0
 
 
 class Access(Protocol):
@@ -53,6 +51,7 @@ class ClientDirectory:
         self._on_change = on_change
         self._states: dict[str, State] = {}
         self._position = 0
+        self._pause = RetryPause()
         self._log = structlog.get_logger("ssmd.gateway")
         self.is_ready = False
         self.trouble = ""
@@ -77,6 +76,7 @@ class ClientDirectory:
                         self._take(batch)
                 self._position = max(self._position, head)
                 self.is_ready, self.trouble = True, ""
+                self._pause.answered()
                 async with aclosing(self._journal.follow(after=self._position, filters=[AGGREGATE])) as batches:  # type: ignore[type-var]  # as above
                     async for batch in batches:
                         self._take(batch)
@@ -84,7 +84,7 @@ class ClientDirectory:
                 if not self.trouble:
                     self._log.warning("cannot read who may ask", error=error.message)
                 self.trouble = error.message
-                await asyncio.sleep(_RETRY_S)
+                await self._pause.wait()
 
     def _take(self, batch: list[Any]) -> None:
         for recorded in batch:

@@ -13,6 +13,7 @@ from ssmd.gateway.client import CloseReason
 from ssmd.gateway.hub import Hub
 from ssmd.gateway.market_state import MarketState
 from ssmd.gateway.resume_points import ResumePoints
+from ssmd.gateway.retry_pause import RetryPause
 from ssmd.gateway.stream_records import reached_ns, records_of
 from ssmd.schemas.market_message import parse_message_id
 from ssmd.schemas.records import Record
@@ -24,7 +25,6 @@ STREAM_RESET: Final = CloseReason(1012, "the market stream began anew: subscribe
 
 _TIMEOUT_S: Final = 0.25
 _STATE_EVERY_NS: Final = 1_000_000_000
-_RETRY_S: Final = 0.5
 _TURN_NS: Final = 5_000_000
 
 
@@ -45,6 +45,7 @@ class FeedReader:
         self._clock = clock
         self._hold_ns = hold_ns
         self._assembler = BlockAssembler(hold_ns=hold_ns)
+        self._pause = RetryPause()
         self._log = structlog.get_logger("ssmd.gateway").bind(env=env, feed=state.feed)
         self.points = ResumePoints()
         self.incarnation = ""
@@ -78,14 +79,14 @@ class FeedReader:
                 self._check(await self._transport.state("market"))
                 wanted = [subjects.market_filter(self._env, self._state.feed)]
                 reader = await self._transport.read("market", after=self.position, filters=wanted)
-                self.trouble = ""
+                self._answered()
                 await self._follow(reader)
             except Unavailable as error:
                 self._report(f"market stream unreachable: {error.message}")
-                await asyncio.sleep(_RETRY_S)
+                await self._pause.wait()
             except Conflict as error:
                 self._reset(error.message)
-                await asyncio.sleep(_RETRY_S)
+                await self._pause.wait()
             finally:
                 if reader is not None:
                     await reader.close()
@@ -98,9 +99,9 @@ class FeedReader:
             except Unavailable as error:
                 # The reader goes on trying by itself.
                 self._report(f"market stream unreachable: {error.message}")
-                await asyncio.sleep(_RETRY_S)
+                await self._pause.wait()
                 continue
-            self.trouble = ""
+            self._answered()
             await self._take(messages)
             if self.points.is_due(self._assembler.taken):
                 self.points.add(self._assembler.position)
@@ -152,6 +153,10 @@ class FeedReader:
     def _unreadable(self, message: StreamMessage, what: str) -> None:
         self.malformed += 1
         self._log.warning("unreadable market message", stream_seq=message.seq, subject=message.subject, error=what)
+
+    def _answered(self) -> None:
+        self.trouble = ""
+        self._pause.answered()
 
     def _report(self, trouble: str) -> None:
         if not self.trouble:

@@ -23,12 +23,12 @@ from ssmd.domain.listing import (
 )
 from ssmd.errors import Rejected, SsmdError
 from ssmd.gateway.interests import ALL_TICKERS
+from ssmd.gateway.retry_pause import RetryPause
 from ssmd.projections.projection import id_parts
 from ssmd.streams.journal import Journal, RecordedEvent
 from ssmd.telemetry.structured import structlog
 
 LISTED_MAX: Final = 200_000
-_RETRY_S: Final = 1.0
 _SHOWN: Final = 10
 
 
@@ -117,6 +117,7 @@ class ListingReader:
         self._feed = feed
         self._listings = listings
         self._position = 0
+        self._pause = RetryPause()
         self._log = structlog.get_logger("ssmd.gateway").bind(feed=feed)
         self.trouble = ""
 
@@ -127,6 +128,7 @@ class ListingReader:
                 async with aclosing(self._journal.follow(after=self._position, filters=[AGGREGATE])) as batches:  # type: ignore[type-var]  # all backends give async generators
                     async for batch in batches:
                         self.trouble = ""
+                        self._pause.answered()
                         self._take(batch)
                         # Many may have been listed before the gateway began: clients come first.
                         await asyncio.sleep(0)
@@ -134,7 +136,7 @@ class ListingReader:
                 if not self.trouble:
                     self._log.warning("cannot read the listings", error=error.message)
                 self.trouble = error.message
-                await asyncio.sleep(_RETRY_S)
+                await self._pause.wait()
 
     def _take(self, batch: list[Any]) -> None:
         for recorded in batch:
