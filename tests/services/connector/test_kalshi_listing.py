@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import httpx
 import msgspec
@@ -14,16 +15,16 @@ from tests.services.connector.test_connector import bench, until
 from tests.services.connector.test_group import group_of, has_all, running
 
 from ssmd.clock import Clock, SystemClock
-from ssmd.errors import Misconfigured, Unavailable
+from ssmd.errors import Misconfigured, Rejected, Unavailable
 from ssmd.exchanges.kalshi.combos import is_combo
 from ssmd.exchanges.kalshi.schedule import schedule_of
 from ssmd.exchanges.kalshi.signing import public_pem
 from ssmd.identifiers import system_random
 from ssmd.services.connector import kalshi_listing
-from ssmd.services.connector.kalshi_listing import KalshiListing, Pauses
+from ssmd.services.connector.kalshi_listing import KalshiListing, MakeClient, Pauses
 from ssmd.services.connector.kalshi_venue import KalshiAccess, VenueKey
 from ssmd.services.connector.universe import Selection
-from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
+from ssmd.services.kalshi_rest.client import KalshiRest, RestAnswer, RestSettings
 from ssmd.services.simulator.config import FaultOrder, SimulatorConfig
 from ssmd.services.simulator.seeded_feed import SeededFeed
 
@@ -124,6 +125,44 @@ async def test_who_has_settled_is_asked_by_name_over_several_pages(tmp_path: Pat
         system.simulator._faults.arm(FaultOrder(kind="rest-503", count=1_000, path="/markets"))
         with pytest.raises(Unavailable):
             await access_to(system).listing().settled([first])
+
+
+class Forgetful:
+    """A venue whose lists lack every market, and that cannot tell of all of them by themselves."""
+
+    def __init__(self, *poisoned: str) -> None:
+        self.poisoned = poisoned
+        self.asked: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def pages(self, *_: object, **_options: object) -> AsyncIterator[list[msgspec.Raw]]:
+        yield []
+
+    async def get(self, path: str) -> RestAnswer:
+        ticker = path.rpartition("/")[2]
+        self.asked.append(ticker)
+        if ticker in self.poisoned:
+            raise Unavailable("answered 500")
+        if ticker.endswith("0"):
+            return RestAnswer(b'{"market":{"ticker":"%s","status":"active"}}' % ticker.encode(), 0)
+        raise Rejected("kalshi-not-found", path)
+
+
+async def test_of_many_that_a_list_lacks_some_are_asked_for_at_a_time_and_each_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kalshi_listing, "ALONE_MAX", 4)
+    tickers = [f"T-{number:02}" for number in range(1, 12)]
+    venue = Forgetful("T-03")
+    listing = KalshiListing(cast("MakeClient", lambda _: venue), lambda _: True)
+    rounds = [await listing.settled(tickers) for _ in range(4)]
+    assert rounds == [["T-01", "T-02"], ["T-04", "T-05", "T-06", "T-07"], ["T-08", "T-09", "T-11"], ["T-01", "T-02"]]
+    assert venue.asked == [f"T-{number:02}" for number in [*range(1, 12), *range(1, 4)]]
 
 
 async def test_all_questions_of_one_account_share_its_tokens(tmp_path: Path) -> None:

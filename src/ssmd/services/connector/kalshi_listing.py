@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -20,6 +21,8 @@ from ssmd.services.kalshi_rest.client import KalshiRest, RestSettings
 PAGE_LIMIT: Final = 1000
 TICKERS_AT_ONCE: Final = 100
 """Asked for by name in one call: they are part of its url."""
+ALONE_MAX: Final = 100
+"""Asked for by themselves in one round, a call each: the markets that come meanwhile wait for its end."""
 SETTLED: Final = frozenset({"finalized", "settled"})
 """Statuses after which nothing comes any more: "finalized" is the venue's word, "settled" that of its filter."""
 PATIENCE: Final = RestSettings(tries_max=6, deadline_s=30.0, pause_first_s=0.25, pause_max_s=5.0)
@@ -59,6 +62,8 @@ class KalshiListing:
     def __init__(self, client: MakeClient, is_final: Callable[[str], bool]) -> None:
         self._client = client
         self._is_final = is_final
+        # The last one asked for by itself: the next round begins behind it.
+        self._alone = ""
 
     async def open_markets(self, *, series: str = "", event: str = "", limit: int = 0) -> Sequence[Listed]:
         """Open markets, in the venue's order, each once; no further page once there are `limit` (0 = all).
@@ -95,18 +100,25 @@ class KalshiListing:
         return sorted({one.ticker for one in answer.series or ()})
 
     async def settled(self, tickers: Sequence[str]) -> Sequence[str]:
-        """Those of `tickers` that have settled, or that the venue does not know (settled long ago). Raises as `open_markets`.
+        """Those of `tickers` that are known to have settled, or that the venue does not know (settled long ago).
 
-        A list that lacks a market proves nothing, only "not found" for its very own path does.
+        A list that lacks a market proves nothing, only "not found" for its very own path does. `ALONE_MAX` are asked for
+        so, and none behind one that cannot be told now: whoever is left has its turn in the next rounds.
+
+        Raises:
+            as `open_markets`.
         """
-        found: list[str] = []
+        status: dict[str, str] = {}
         for at in range(0, len(tickers), TICKERS_AT_ONCE):
             some = tickers[at : at + TICKERS_AT_ONCE]
             known = await self._markets({"tickers": ",".join(some), "limit": str(PAGE_LIMIT)})
-            status = {one.ticker: one.status for one in known}
-            status |= {ticker: await self._status_of(ticker) for ticker in some if ticker not in status}
-            found += [ticker for ticker in some if status[ticker] in SETTLED]
-        return found
+            status |= {one.ticker: one.status for one in known}
+        missing = sorted(set(tickers) - status.keys(), key=lambda ticker: (ticker <= self._alone, ticker))
+        with suppress(Unavailable):
+            for ticker in missing[:ALONE_MAX]:
+                self._alone = ticker
+                status[ticker] = await self._status_of(ticker)
+        return [ticker for ticker in tickers if status.get(ticker) in SETTLED]
 
     async def _status_of(self, ticker: str) -> str:
         """The status of a market asked for by itself; "settled" where the venue says that there is none."""
