@@ -12,6 +12,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Final
+
+# Two threads that each put back the list they found would leave one's finder there, or lose it.
+_CHANGING: Final = threading.RLock()
 
 
 class _Hidden:
@@ -33,8 +37,10 @@ def without(*names: str) -> Generator[None]:
     """A block in which this thread does not load the modules `names`; they can be imported afterwards."""
     finder = _Hidden(names)
     # Another list each time: a thread that imports meanwhile goes through the one it began with, and misses no finder.
-    sys.meta_path = [finder, *sys.meta_path]
+    with _CHANGING:
+        sys.meta_path = [finder, *sys.meta_path]
     try:
         yield
     finally:
-        sys.meta_path = [one for one in sys.meta_path if one is not finder]
+        with _CHANGING:
+            sys.meta_path = [one for one in sys.meta_path if one is not finder]

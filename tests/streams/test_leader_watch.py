@@ -9,9 +9,11 @@ from typing import Any, cast
 import pytest
 
 from ssmd.errors import Unavailable
+from ssmd.identifiers import system_random
 from ssmd.streams import leader_watch
 from ssmd.streams.connection import ApiRefused, Connection
 from ssmd.streams.leader_watch import LeaderWatch, ask
+from ssmd.streams.stream_access import StreamAccess
 
 
 class Scripted:
@@ -90,3 +92,23 @@ async def test_a_question_is_asked_again_until_somebody_answers_or_the_deadline_
         await ask(cast("Connection", silent), "X", None, timeout_s=0.05)
     with pytest.raises(ApiRefused):
         await ask(cast("Connection", Scripted([None, EMPTY])), "X", None, timeout_s=10)
+
+
+class Unanswered(Scripted):
+    """What is written on it, nobody acknowledges."""
+
+    async def request(self, *_: object, **_options: object) -> None:
+        await self.abandoned.wait()
+        raise Unavailable("the connection is lost")
+
+
+async def test_writes_and_questions_of_a_stream_do_not_wait_for_their_deadline() -> None:
+    """The promise that the killed leader's test keeps on three servers, without their elections."""
+    access = StreamAccess("nats://127.0.0.1:1", "s", timeout_s=600, name="test")
+    async with asyncio.timeout(60):
+        with pytest.raises(Unavailable, match="is lost"):
+            await access.send(cast("Connection", Unanswered([{}, None, None, {}])), [("t.x", b"{}", {})], system_random)
+        access._connection = cast("Connection", Scripted([None, None, {"state": {"last_seq": 7}}]))
+        assert await access.head() == 7
+        access._connection = None
+    await access.close()

@@ -36,6 +36,8 @@ def begin(config: pytest.Config, names: Iterable[str]) -> None:
     """Start it, where the test is among those to be run and it is not started yet."""
     if hasattr(config, "workerinput") or _STARTED in config.stash or not any(TEST in name for name in names):
         return
+    if config.option.collectonly:
+        return  # nothing is run
     directory = directory_of(config, config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
     directory.mkdir()
     arguments = ["--only", "load", "--seconds", str(SECONDS), "--rate", "160", "--roll", "20"]
