@@ -41,3 +41,32 @@ async def test_one_that_is_fenced_by_its_own_name_ends_and_does_not_fence_back(t
     await running_second
     assert raw_lines(await world.content("raw")) == feeder.lines
     await world.check_seals("raw")
+
+
+async def test_of_two_that_read_the_journal_before_either_wrote_one_ends(tmp_path: Path) -> None:
+    async def is_alive(_: str) -> bool:
+        return True
+
+    world, feeder = World(MemoryStorage(), tmp_path / "a"), Feeder()
+    twins = [world.archiver("raw", is_alive=is_alive)]
+    world.spool = tmp_path / "b"
+    twins.append(world.archiver("raw", is_alive=is_alive))
+    running = {asyncio.create_task(twin.run()): twin for twin in twins}
+    async with asyncio.timeout(60):
+        while not all(twin._reader for twin in twins):
+            await asyncio.sleep(0.001)
+        world.publish(feeder.connect())
+        world.publish(feeder.frames(10))
+        while not all(twin._sealer.segments for twin in twins):
+            await asyncio.sleep(0.001)
+    flushed = await asyncio.wait_for(asyncio.gather(*(twin.flush() for twin in twins), return_exceptions=True), 60)
+    assert [type(one) for one in flushed if one is not None] == [Unavailable]
+    (ended,), (goes_on,) = await asyncio.wait(running, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(Rejected) as caught:
+        await ended
+    assert caught.value.rule == "archive-twin"
+    world.publish(feeder.frames(10))
+    await running[goes_on].stop()
+    await goes_on
+    assert raw_lines(await world.content("raw")) == feeder.lines
+    await world.check_seals("raw")

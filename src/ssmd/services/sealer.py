@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
@@ -26,6 +26,9 @@ from ssmd.services.open_segment import OpenSegment
 from ssmd.services.patience import Patience
 from ssmd.services.spool_process import SpoolProcess
 from ssmd.streams.transport import StreamMessage
+
+OPENINGS_MAX: Final = 5
+"""Each but the last is of another archiver that began in the same moment."""
 
 
 class Sealer:
@@ -126,10 +129,16 @@ class Sealer:
         self._epochs.clear()
 
     async def _epoch(self, key: tuple[str, str]) -> int:
-        """The partition's epoch, which is ours once it has been opened by us."""
+        """The partition's epoch, which is ours once it has been opened by us.
+
+        Where opening it writes nothing, one of our name was before us since the journal was read: a twin, or we, who were not
+        told. The epoch above is ours alone; a twin is fenced by it.
+        """
         if key not in self._epochs:
-            epoch = self.positions.partitions.get(key, archive.State()).epoch + 1
-            await self._command(key, archive.OpenPartition(epoch, self._instance))
+            for _ in range(OPENINGS_MAX):
+                epoch = self.positions.partitions.get(key, archive.State()).epoch + 1
+                if await self._command(key, archive.OpenPartition(epoch, self._instance)):
+                    break
             self._epochs[key] = epoch
         return self._epochs[key]
 
@@ -257,7 +266,8 @@ class Sealer:
     async def _complete(self, connection: str, date: str) -> None:
         await self._command((connection, date), archive.CompletePartition("day-mark"))
 
-    async def _command(self, key: tuple[str, str], command: archive.ArchiveCommand) -> None:
+    async def _command(self, key: tuple[str, str], command: archive.ArchiveCommand) -> bool:
+        """Journal it; whether that wrote anything."""
         connection, date = key
         parts = (self._feed, date, self._intake.data_type, connection)
         try:
@@ -268,6 +278,7 @@ class Sealer:
             raise await self._who_fenced(parts, error) from error
         self.positions.connections.setdefault(connection, Sealed())
         self.positions.partitions[key] = handled.state
+        return bool(handled.events)
 
     async def _who_fenced(self, parts: tuple[str, ...], error: Rejected) -> Rejected:
         """`error`; "archive-twin" where it says that another process of our own name took over: two would do so in turns."""
