@@ -163,6 +163,7 @@ async def test_a_segment_waits_where_too_much_is_on_its_way(
     process: SpoolProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_process, "ANSWER_S", 0.01)
+    monkeypatch.setattr(spool_process, "END_S", 0.01)
     files, (first, *_) = process.open(tmp_path / "a", 3), rounds()
     await files.write(first)
     os.kill(pid_of(process), signal.SIGSTOP)
@@ -173,8 +174,8 @@ async def test_a_segment_waits_where_too_much_is_on_its_way(
         with pytest.raises(Unavailable, match=r"is gone: no answer within 0\.01 s"):
             await _write_all(files, *[first] * (spool_process.ROUNDS_MAX + 1))
     finally:
-        os.kill(pid_of(process), signal.SIGCONT)
-    await files.discard()
+        await files.discard()
+    assert process._child is None  # ended, and none is started to forget what it had
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,7 +250,7 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
     fill(world)
     archiver = world.archiver(kind)
     killed: list[int] = []
-    monkeypatch.setattr(SpoolProcess, "send", _killing(killed, at=20))
+    monkeypatch.setattr(SpoolProcess, "send", _signalling(killed, signal.SIGKILL, at=20))
     monkeypatch.setattr("ssmd.services.stream_archiver.backoff_s", lambda _n, _random: 0.01)
     running = asyncio.create_task(archiver.run())
     await asyncio.sleep(0)
@@ -264,15 +265,35 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
 
 
-def _killing(killed: list[int], *, at: int) -> Callable[..., object]:
+async def test_an_archiver_that_is_cancelled_does_not_wait_for_a_process_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SPILL_BYTES", "ROUND_BYTES"):
+        monkeypatch.setattr(open_segment, name, 1)
+    world, stopped = World(MemoryStorage(), tmp_path / "spool"), list[int]()
+    seed_day(world, Feeder())
+    archiver = world.archiver("raw")
+    monkeypatch.setattr(SpoolProcess, "send", _signalling(stopped, signal.SIGSTOP, at=5))
+    monkeypatch.setattr(spool_process, "END_S", 0.01)
+    running = asyncio.create_task(archiver.run())
+    async with asyncio.timeout(60):
+        while not archiver._sealer._process.is_behind:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    assert await asyncio.wait([running], timeout=60) == ({running}, set())
+    assert mark_of(stopped[0]) is None
+    assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
+
+
+def _signalling(told: list[int], number: int, *, at: int) -> Callable[..., object]:
     asked, send = 0, SpoolProcess.send
 
     def instead(self: SpoolProcess, request: object) -> object:
         nonlocal asked
         asked += 1
         if asked == at:
-            killed.append(pid_of(self))
-            os.kill(killed[0], signal.SIGKILL)
+            told.append(pid_of(self))
+            os.kill(told[0], number)
         return send(self, request)  # type: ignore[arg-type]  # what it was given
 
     return instead

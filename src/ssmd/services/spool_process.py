@@ -106,7 +106,7 @@ class _Channel(asyncio.Protocol):
                 _fail(owed, OSError(answer.number, answer.reason))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lose(str(exc or "it ended"))
+        self.lose(str(exc or "") or "it ended")
 
     async def send(self, data: bytes) -> asyncio.Future[Sequence[FinishedFile]]:
         """Send a request when there is room; what will be its answer."""
@@ -197,6 +197,14 @@ class SpoolProcess:
             await self._channel.wait(owed)
         return await owed
 
+    async def forget(self, segment: int) -> None:
+        """Return when no process writes the segment's files any more. They may be left: remove them."""
+        with suppress(OSError, Unavailable):
+            if self.is_running:
+                await self.answer(await self.send(_Discard(segment)))
+        if not self.is_running:
+            await self.close()
+
     async def _start(self) -> _Channel:
         ours, theirs = socket.socketpair()
         try:
@@ -278,9 +286,7 @@ class RemoteFiles:
     async def discard(self) -> None:
         """Close and remove the files. Safe to call twice."""
         if self._is_open:
-            # A process that is gone, or another one than that which opened them, leaves them to us.
-            with suppress(OSError, Unavailable):
-                await self._process.answer(await self._process.send(_Discard(self._segment)))
+            await self._process.forget(self._segment)
             self._is_open = False
         await asyncio.to_thread(discard_all, self._stem)
 

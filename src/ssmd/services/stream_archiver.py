@@ -148,8 +148,8 @@ class StreamArchiver:
             self._running = False
             self._ended.set()
             self._flushes.refuse(f"{self._name} ended before the flush was done")
+            await self._sealer.close()  # first: what it has not written yet is not wanted, and it may hang
             await self._abandon()
-            await self._sealer.close()
 
     async def stop(self) -> None:
         self._stopping = True
