@@ -167,6 +167,26 @@ def test_the_bound_refuses_and_keeps_what_is_there(tmp_path: Path) -> None:
     tape.close()
 
 
+def test_the_bound_does_not_count_where_a_session_must_be_ended(tmp_path: Path) -> None:
+    tape = TapeWriter(tmp_path, bytes_max=1)
+    with tape.unbounded():
+        append(tape, 1, 1, b"the end")
+    with pytest.raises(Unavailable, match="reached its bound"):
+        append(tape, 2, 1, b"a beginning")
+    tape.close()
+
+
+def test_a_restart_of_the_machine_is_known_until_something_was_written_after_it(tmp_path: Path) -> None:
+    told = []
+    for boot, payload in (("a", b"1"), ("a", b""), ("b", b""), ("b", b"2"), ("b", b"")):
+        tape = TapeWriter(tmp_path, boot=boot)
+        told.append(tape.has_restarted)
+        if payload:
+            append(tape, len(told), 1, payload)
+        tape.close()
+    assert told == [False, False, True, True, False]
+
+
 def test_pruning_deletes_whole_files_before_a_position_only(tmp_path: Path) -> None:
     fill(tmp_path)
     tape = TapeWriter(tmp_path)

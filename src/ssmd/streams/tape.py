@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -74,7 +77,9 @@ class TapeWriter:
             self._digest = last.header.digest if last else NO_DIGEST
             self.end = _end_of(directory, found, last)
             self._total_bytes = size_bytes(directory)
-            self.has_restarted = _note_boot(directory, boot_id() if boot is None else boot)
+            self._boot = boot_id() if boot is None else boot
+            self._is_boot_noted = _is_of_boot(directory, self._boot)
+            self.has_restarted = not self._is_boot_noted
             self._file = os.open(file_of(directory, self._index), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except BaseException:
             os.close(self._lock)
@@ -114,8 +119,28 @@ class TapeWriter:
         self._total_bytes += len(data)
         self._digest = digest
         self._synced = False
+        if not self._is_boot_noted:
+            self._note_boot()
         header = BlockHeader(len(body), count, session, first_n, first_ts_ns, last_ts_ns, previous, digest)
         return TapeBlock(start, self.position, header, data)
+
+    @contextmanager
+    def unbounded(self) -> Generator[None]:
+        """A block in which `bytes_max` does not count: for the few bytes by which a start ends the session of a killed process.
+
+        Else a full tape could not be opened again, and what is on it never be handed on, which makes room.
+        """
+        bound, self._bytes_max = self._bytes_max, sys.maxsize
+        try:
+            yield
+        finally:
+            self._bytes_max = bound
+
+    def _note_boot(self) -> None:
+        """Only now: a start that wrote nothing has not told of the restart, and the next one has to."""
+        with suppress(OSError):  # then the next block does it
+            (self.directory / "boot").write_text(f"{self._boot}\n", encoding="ascii")
+            self._is_boot_noted = True
 
     def _write(self, data: bytes) -> None:
         try:
@@ -178,15 +203,14 @@ def boot_id() -> str:
         return ""
 
 
-def _note_boot(directory: Path, boot: str) -> bool:
-    """Whether the tape was last opened in another run of the machine; from now on it was in this one."""
+def _is_of_boot(directory: Path, boot: str) -> bool:
+    """Whether what the tape ends with was written in this run of the machine, `boot`."""
     path = directory / "boot"
     try:
-        before = path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").strip() == boot
     except FileNotFoundError:
-        before = boot
-    path.write_text(f"{boot}\n", encoding="ascii")
-    return before != boot
+        path.write_text(f"{boot}\n", encoding="ascii")
+        return True
 
 
 def _lock(directory: Path) -> int:

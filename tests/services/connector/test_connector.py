@@ -25,6 +25,7 @@ from ssmd.schemas.codecs import decode_records
 from ssmd.schemas.control import Connected, Disconnected, decode_fact
 from ssmd.schemas.market_message import decode_mark, parse_message_id
 from ssmd.schemas.records import KIND_OF, Record
+from ssmd.services.connector import tape_writing
 from ssmd.services.connector.kalshi_venue import KalshiAccess
 from ssmd.services.connector.service import ConnectorService
 from ssmd.services.connector.settings import ConnectorSettings
@@ -32,6 +33,7 @@ from ssmd.services.simulator.config import FaultOrder, HandshakeFault, Simulator
 from ssmd.services.simulator.seeded_capture import write_seeded_capture
 from ssmd.services.simulator.simulator import Simulator
 from ssmd.streams.journal_memory import MemoryJournal
+from ssmd.streams.tape_files import size_bytes
 from ssmd.streams.transport_memory import MemoryTransport
 
 ENV = "dev"
@@ -305,25 +307,43 @@ async def test_facts_that_outgrow_memory_are_read_from_the_tape(tmp_path: Path) 
         ] * 3
 
 
-async def test_a_full_tape_does_not_keep_it_from_stopping_and_the_next_start_says_what_is_missing(tmp_path: Path) -> None:
+async def filled_and_stopped(connector: ConnectorService) -> None:
+    async with running(connector) as task:
+        await until(lambda: "has reached its bound" in connector.health().reason, "the tape is full", task)
+        # What is on it is handed on even so, or there would never be room.
+        await until(lambda: connector._publisher.acked >= connector._written, "it is published", task)
+        # It once tried for ever, and was killed when whoever stopped it had waited long enough.
+        await connector.stop()
+        async with asyncio.timeout(60):
+            await task
+
+
+@pytest.mark.parametrize("has_restarted", [False, True])
+async def test_a_full_tape_keeps_it_neither_from_stopping_nor_from_starting_and_a_start_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_restarted: bool
+) -> None:
+    monkeypatch.setattr(tape_writing, "STOPPING_PAUSE_S", 0.02)
+    full = QUICK._replace(bytes_max=60_000)
     async with bench(tmp_path, SimulatorConfig(seed=4, markets=3, rate=2000, require_auth=False)) as system:
-        connector = system.connector(QUICK._replace(bytes_max=60_000))
-        async with running(connector) as task:
-            await until(lambda: "has reached its bound" in connector.health().reason, "the tape is full", task)
-            # It once tried for ever, and was killed when whoever stopped it had waited long enough.
-            await connector.stop()
-            async with asyncio.timeout(60):
-                await task
-        last = system.entries()[-1]
+        for start in range(2):
+            await filled_and_stopped(system.connector(full))
+            full = QUICK._replace(bytes_max=size_bytes(tmp_path / "tape"))
+            if start == 0 and has_restarted:
+                (tmp_path / "tape" / "boot").write_text("another\n")
+                with max((tmp_path / "tape").glob("*.tape")).open("ab") as file:
+                    file.write(b"torn")
+        last = next(one for one in reversed(system.entries()) if one[2] != EntryKind.CTL)
         again = system.connector(QUICK)
         async with running(again) as task:
             await until(lambda: int(again.health().stats["frames"]) > 50, "captures again", task)
         facts = [decode_fact(payload) for _, _, kind, payload in system.entries() if kind == EntryKind.CTL]
         ended = [fact.cause for fact in facts if isinstance(fact, Disconnected)]
-        assert ended == ["killed", "stopped"]
+        begun = [fact.previous.cause for fact in facts if isinstance(fact, Connected) and fact.previous is not None]
+        assert (ended, begun) == (["stopped"] if has_restarted else ["killed", "stopped"], ["killed"])
         after = next(place for place, entry in enumerate(system.entries()) if entry == last) + 1
         closing = system.entries()[after]
-        assert (closing[0], closing[1], closing[2]) == (last[0], last[1] + 1, EntryKind.CTL)
+        assert closing[2] == EntryKind.CTL
+        assert (closing[0], closing[1]) == (last[0], last[1] + 1) or has_restarted
 
 
 async def test_a_full_tape_stops_the_capture_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:

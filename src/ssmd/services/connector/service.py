@@ -243,7 +243,13 @@ class ConnectorService:
         recorder = self._recorder = self._new_recorder(number)
         self._sessions += 1
         self._log.info("connected", session=recorder.session, url=venue.websocket_url)
-        self._begin(recorder, previous)
+        try:
+            self._begin(recorder, previous)
+        except Unavailable as error:
+            # Nothing of this session is on the tape: the next one begins as it would have.
+            self._recorder = self._socket = None
+            socket.abort("tape-full", error.message)
+            raise
         conversation = self._conversation = Conversation(recorder, socket, protocol, venue.commands_s)
         try:
             for payload in early:
@@ -299,14 +305,9 @@ class ConnectorService:
         if self._tape is None:
             raise Misconfigured("the connector does not run")
         return Recorder(
-            self._tape,
-            session,
-            self._clock,
-            day_of=self._calendar.day_of,
-            on_block=self._on_block,
-            on_begin=self._on_begin,
-            block_bytes=self._settings.block_bytes,
-        )
+            self._tape, session, self._clock, day_of=self._calendar.day_of,
+            on_block=self._on_block, on_begin=self._on_begin, block_bytes=self._settings.block_bytes,
+        )  # fmt: skip
 
     def _on_begin(self) -> None:
         asyncio.get_running_loop().call_later(self._settings.block_ms / 1000, self._flush)

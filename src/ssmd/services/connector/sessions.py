@@ -79,11 +79,12 @@ def close_killed_session(
         return Before(PreviousSession(end.session, end.last_n, heard_ns, "killed", evidence), (*cut, *mark))
     recorder = make_recorder(end.session)
     recorder.resume(end.last_n, end.last_ts_ns, end.last_frame_ns)
-    recorder.turn_day()
-    for fact in cut:
-        recorder.fact(fact)
-    recorder.fact(Disconnected("killed", last_recv_ns=heard_ns, evidence=evidence))
-    recorder.flush()
+    with tape.unbounded():
+        recorder.turn_day()
+        for fact in cut:
+            recorder.fact(fact)
+        recorder.fact(Disconnected("killed", last_recv_ns=heard_ns, evidence=evidence))
+        recorder.flush()
     return Before(PreviousSession(end.session, recorder.last_n, heard_ns, "killed", evidence))
 
 
