@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from ssmd.services.embedded_servers import RunningServer, start_cache, start_nats
 from ssmd.services.embedded_temporal import start_temporal
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}  # noqa: TID251 - how the tests are run is no setting of ssmd
+
+settings.register_profile("ssmd", settings.default, deadline=None)
+settings.load_profile("ssmd")  # an example may take as long as the machine pleases
 
 NOT_HERE = "may not be redistributed"
 """Part of every reason to skip for want of ../shared: the one skip that CI allows."""
