@@ -213,11 +213,11 @@ async def test_of_two_archivers_on_one_partition_one_wins_and_the_other_says_so(
     stands, go_on = asyncio.Event(), asyncio.Event()
     handle = first._sealer._command
 
-    async def waits(key: Any, command: Any) -> None:
+    async def waits(key: Any, command: Any) -> bool:
         if type(command).__name__ == "SealSegment" and not stands.is_set():
             stands.set()
             await go_on.wait()
-        await handle(key, command)
+        return await handle(key, command)
 
     first._sealer._command = waits  # type: ignore[method-assign]
     running = asyncio.create_task(first.run())
