@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -77,8 +79,37 @@ def test_a_torn_tail_is_cut_named_and_kept(tmp_path: Path, torn: int) -> None:
     assert again.cut.size_bytes == torn
     assert (tmp_path / again.cut.kept_as).read_bytes() == end.data[:torn]
     assert (again.end.session, again.end.last_n) == (1, 1)
-    append(again, 1, 2, b"goes on")
+    again.close()
+    once_more = TapeWriter(tmp_path)
+    assert once_more.cut == again.cut, "the start that cut it has told nobody: it wrote nothing"
+    append(once_more, 1, 2, b"goes on")
     assert payloads_of(TapeCursor(tmp_path).read()) == [b"whole", b"goes on"]
+    once_more.close()
+    told = TapeWriter(tmp_path)
+    assert told.cut is None
+    told.close()
+
+
+def test_a_torn_tail_that_cannot_be_kept_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tape = TapeWriter(tmp_path)
+    append(tape, 1, 1, b"whole")
+    tape.close()
+    path = file_of(tmp_path, 1)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    content = path.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(Unavailable, match="No space left on device"):
+            TapeWriter(tmp_path)
+    assert path.read_bytes() == content
+    again = TapeWriter(tmp_path)
+    assert again.cut is not None
+    assert again.cut.size_bytes == 4
     again.close()
 
 

@@ -209,7 +209,8 @@ def _is_of_boot(directory: Path, boot: str) -> bool:
     try:
         return path.read_text(encoding="ascii").strip() == boot
     except FileNotFoundError:
-        path.write_text(f"{boot}\n", encoding="ascii")
+        with suppress(OSError):  # then the next start does it
+            path.write_text(f"{boot}\n", encoding="ascii")
         return True
 
 
@@ -232,7 +233,10 @@ def _lock(directory: Path) -> int:
 
 
 def _recover(directory: Path, index: int) -> tuple[CutTail | None, int, TapeBlock | None]:
-    """Cut what is no whole, true block at the end of the last file: (what was cut, where the file ends now, last block)."""
+    """Cut what is no whole, true block at the end of the last file: (what was cut, where the file ends now, last block).
+
+    What an earlier start cut that wrote nothing behind it counts as cut now: nobody has told of it.
+    """
     path = file_of(directory, index)
     if not path.exists():
         return None, 0, None
@@ -247,15 +251,27 @@ def _recover(directory: Path, index: int) -> tuple[CutTail | None, int, TapeBloc
     except Malformed:
         pass
     torn = path.stat().st_size - good
-    if not torn:
-        return None, good, last
     kept = directory / f"torn-{index:010}-{good}.bytes"
-    with path.open("r+b") as file:
-        file.seek(good)
-        kept.write_bytes(file.read())
-        file.truncate(good)
+    try:
+        if torn:
+            _cut(path, good, kept)
+        elif kept.exists():
+            torn = kept.stat().st_size
+    except OSError as error:
+        raise Unavailable(f"cannot cut the torn end of {path}: {error.strerror}", mend="make room on its disk") from error
+    return CutTail(torn, kept.name) if torn else None, good, last
+
+
+def _cut(path: Path, end: int, kept: Path) -> None:
+    """Move what is behind byte `end` of the file to `kept`, which is on the device before it is gone here."""
+    with path.open("r+b") as file, kept.open("wb") as copy:
+        file.seek(end)
+        copy.write(file.read())
+        copy.flush()
+        os.fsync(copy.fileno())
+        _sync_directory(path.parent)
+        file.truncate(end)
         os.fsync(file.fileno())
-    return CutTail(torn, kept.name), good, last
 
 
 def _last_block(directory: Path, index: int) -> TapeBlock | None:

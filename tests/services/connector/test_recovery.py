@@ -14,7 +14,7 @@ from ssmd.application.handler import Application
 from ssmd.archive.storage_memory import MemoryStorage
 from ssmd.clock import ManualClock, SystemClock
 from ssmd.domain.catalogue import CATALOGUE
-from ssmd.errors import Rejected
+from ssmd.errors import Rejected, Unavailable
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.identifiers import system_random
 from ssmd.registry.documents import ArchiveSettings
@@ -248,6 +248,8 @@ def test_epochs_rise_without_the_journal_and_over_clock_steps(tmp_path: Path) ->
     assert next_epoch(tmp_path, clock.now_ns(), first + 100) == first + 101
     (tmp_path / "epoch").write_text("nonsense")
     assert next_epoch(tmp_path, SystemClock().now_ns(), 0) > first + 101
+    with pytest.raises(Unavailable, match="cannot write"):
+        next_epoch(tmp_path / "nowhere", clock.now_ns(), 0)
 
 
 async def test_streams_away_under_load_cost_no_more_than_the_window_and_lose_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ssmd.clock import Clock, iso_of
+from ssmd.errors import Unavailable
 from ssmd.schemas.control import AnyFact, Connected, DayMark, Disconnected, PreviousSession, TailCut
 from ssmd.services.connector.venue_socket import Ending
 from ssmd.streams.recorder import Recorder
@@ -111,6 +112,9 @@ def next_epoch(directory: Path, now_ns: int, known: int) -> int:
 
     It is the time in microseconds, raised where the clock stepped back: so it is known without the journal, too. Two that
     begin at one moment on two machines (they had power again, say) must not have the same: that would fence neither.
+
+    Raises:
+        Unavailable: it cannot be kept.
     """
     path = directory / "epoch"
     try:
@@ -118,5 +122,8 @@ def next_epoch(directory: Path, now_ns: int, known: int) -> int:
     except (FileNotFoundError, ValueError):
         before = 0
     epoch = max(now_ns // 1_000, before + 1, known + 1)
-    path.write_text(f"{epoch}\n", encoding="ascii")
+    try:
+        path.write_text(f"{epoch}\n", encoding="ascii")
+    except OSError as error:
+        raise Unavailable(f"cannot write {path}: {error.strerror}", mend="make room on its disk, or it writable") from error
     return epoch
