@@ -13,6 +13,7 @@ from ssmd.clock import SystemClock, date_of
 from ssmd.errors import Misconfigured, Unavailable
 from ssmd.registry.bootstrap import DEMO_ENVIRONMENT, write_registry
 from ssmd.schemas.codecs import definition_sha256
+from ssmd.services.supervisor import ChildSpec
 from ssmd.settings import Workspace
 from ssmd.wiring import system as systems
 from ssmd.wiring.environment import resolve_environment
@@ -86,3 +87,18 @@ async def test_what_fails_to_start_ends_the_start_of_all_others_and_is_told(
             await made(start).__aenter__()
     assert sorted(ended) == sorted(begun)
     assert ("connector" in begun) == (failing != "gateway")
+
+
+async def test_a_name_for_an_archiver_run_alone_is_not_given_to_its_own(
+    made: Callable[[Start], LocalSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(_kind: str) -> None: ...
+
+    system, specs = made(start), []
+
+    async def started(spec: ChildSpec) -> None:
+        specs.append(spec)
+
+    monkeypatch.setattr(system.supervisor, "start", started)
+    await LocalSystem._start_component(system, "raw-archiver")
+    assert specs[0].env["SSMD_INSTANCE"] == ""

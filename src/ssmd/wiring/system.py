@@ -68,7 +68,8 @@ class LocalSystem:
         self._is_stopping = False
         self._control: ControlClient | None = None
         self._opening_control = asyncio.Lock()
-        self._child_variables = {} if child_variables is None else dict(child_variables)
+        # Its archivers are asked as "main": a name that the user's shell gives an archiver run alone is not theirs.
+        self._child_variables = {"SSMD_INSTANCE": "", **(child_variables or {})}
         self.supervisor = Supervisor(self._on_event, policy=policy)
 
     async def __aenter__(self) -> Self:
