@@ -116,7 +116,7 @@ class SegmentFiles:
 
     def discard(self) -> None:
         """Close and remove the files. Safe to call twice."""
-        for file in self._files.values():
+        for file in list(self._files.values()):  # a thread whose owner was cancelled may still be adding one
             file.writer.discard()
 
 
