@@ -13,7 +13,7 @@ book         `book_at` on a day of 10 million book changes of 64 tickers (--chan
              milliseconds of 20 instants spread over the day, in a process of its own; also without the sidecars, once
 command      `ssmd data book` on the same day, from the start of its process to its end: wall milliseconds, the median of
              rounds that alternate with a bare interpreter (`python -c pass`), one that imports what any command line of
-             typer does (with pydantic), and `ssmd data book --help`: what the book takes stands beside what others take
+             typer does, and `ssmd data book --help`: what the book takes stands beside what others take
 inventory    `queries.days_inventory` of 1,000 days, wall milliseconds, the median of five
 RSS          peak of the process, with the day itself held in memory; of the book's process, and of who made its sidecars
 
@@ -316,7 +316,7 @@ def book_command(workspace: Path, changes: int, rounds: int = 15) -> dict[str, f
     ssmd = [sys.executable, "-m", "ssmd", "data", "book"]
     at = str(SESSION + changes * 8_000 // 2)
     asked = [*ssmd, "--ticker", ticker(5), "--at", at, "-o", "json"]
-    typer_alone = [sys.executable, "-c", "import typer; from typer import _adapters"]
+    typer_alone = [sys.executable, "-c", "import typer"]
     bare, typed, framed, whole = alternating(rounds, [interpreter, typer_alone, [*ssmd, "--help"], asked], workspace)
     return {
         "typer_ms": typed,
