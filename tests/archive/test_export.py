@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmd.archive.reading import Wanted, Window
-from ssmd.errors import Malformed
+from ssmd.errors import Malformed, Misconfigured
 from ssmd.exchanges.kalshi.normalize import KalshiMapper
 from ssmd.schemas.codecs import decode_records, encode_record
 from ssmd.schemas.record_columns import NO_COLUMNS, book_columns, columns_of
@@ -139,6 +140,14 @@ async def test_a_failed_export_leaves_no_file(world: Any, tmp_path: Path) -> Non
     with pytest.raises(Malformed, match="not in the storage"):
         await export(world.storage, Request(WANTED._replace(kinds=("book",)), "parquet", tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_without_pyarrow_it_is_said_what_is_needed(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(Misconfigured, match="pyarrow, which is not installed") as told:
+        await export(world.storage, Request(WANTED._replace(kinds=("trade",)), "parquet", tmp_path))
+    assert "ssmd[export]" in told.value.mend
+    assert list(tmp_path.glob("*.parquet*")) == []
 
 
 INT64 = st.integers(-(2**63), 2**63 - 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -47,14 +49,40 @@ def test_the_picture_is_folded_from_the_gateways_messages() -> None:
     assert picture.lines()[0] == "A   book not verified: gap, disconnected   stream 6"
 
 
-def test_a_gateway_that_refuses_is_told_as_such(ssmd: Ssmd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_PAUSE_S", 0.01)
+def test_a_gateway_that_is_not_there_is_told_at_once(ssmd: Ssmd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
     done = ssmd("watch", "A", "--url", f"http://127.0.0.1:{port}", "--count", "1")
     assert done.status == 2
-    assert done.err.count("connection lost; again in 0.0") == 5
+    assert "again in" not in done.err
     assert f"no gateway answers at http://127.0.0.1:{port}" in done.err
+
+
+def test_a_gateway_that_hangs_up_is_tried_five_times_more(ssmd: Ssmd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_PAUSE_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            for _ in range(6):
+                server.accept()[0].close()
+
+        hanging_up = threading.Thread(target=hang_up, daemon=True)
+        hanging_up.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = ssmd("watch", "A", "--url", url, "--count", "1")
+        hanging_up.join(60)
+    assert done.status == 2
+    assert done.err.count("connection lost; again in 0.0") == 5
+    assert f"no gateway answers at {url}" in done.err
+
+
+def test_an_environment_that_does_not_run_has_no_gateway_to_watch(ssmd: Ssmd, workspace: Path) -> None:
+    document = workspace / "exchanges" / "environments" / "kalshi-dev.yaml"
+    document.write_text(document.read_text().replace("port: 8900", "port: 0"))
+    done = ssmd("--env", "kalshi-dev", "watch", "A")
+    assert done.status == 2
+    assert "kalshi-dev does not run on this machine: its gateway has no address" in done.err
+    assert "ssmd up kalshi-dev" in done.err
 
 
 async def test_a_lost_connection_is_taken_up_where_it_was(gateway: Gateway) -> None:

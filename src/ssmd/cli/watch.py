@@ -14,7 +14,7 @@ import typer
 from ssmd.cli.help_text import examples
 from ssmd.cli.invocation import Invocation, invocation_of, run
 from ssmd.cli.output import Format, OutputOption, cell_of, print_json_line, say
-from ssmd.errors import Rejected, Unavailable
+from ssmd.errors import Misconfigured, Rejected, Unavailable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 DEPTH: Final = 10
@@ -117,6 +117,10 @@ def _url(invocation: Invocation, given: str) -> str:
     if environment.run is not None:
         return environment.run.endpoints.gateway_url
     settings = environment.document.gateway
+    if not settings.port:
+        raise Misconfigured(
+            f"{environment.name} does not run on this machine: its gateway has no address", mend=f"ssmd up {environment.name}"
+        )
     return f"{'https' if settings.tls_certificate else 'http'}://{settings.host}:{settings.port}"
 
 
@@ -167,7 +171,8 @@ async def _frames(url: str, key: str, ticker: str) -> AsyncIterator[list[dict[st
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             trouble = error
         lost += 1
-        if lost > _TRIES:
+        # Whoever refuses the first connection is not there; a gateway that was is started again.
+        if lost > _TRIES or (not stream and isinstance(trouble, ConnectionRefusedError)):
             raise Unavailable(f"no gateway answers at {url}", mend="ssmd up") from trouble
         say(f"connection lost; again in {lost * _PAUSE_S:g} s")
         await asyncio.sleep(lost * _PAUSE_S)

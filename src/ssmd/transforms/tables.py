@@ -33,7 +33,8 @@ def _arrow() -> Any:
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise Misconfigured(
-            "tables and Parquet need pyarrow, which is not installed", mend="pip install 'ssmd[export]'"
+            "tables and Parquet need pyarrow, which is not installed",
+            mend="pip install 'ssmd[export]' (in a checkout: make setup)",
         ) from error
     return pa
 
@@ -124,10 +125,11 @@ class ParquetFile:
     ROWS: Final = 131_072
 
     def __init__(self, path: Path, kind: str) -> None:
+        schema = schema_of(kind)  # says so where pyarrow is not installed
         import pyarrow.parquet as pq  # noqa: PLC0415 - an extra, and slow to import
 
         self._kind = kind
-        self._writer = pq.ParquetWriter(path, schema_of(kind), compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
         self._held: list[Any] = []
         self._rows = 0
 
