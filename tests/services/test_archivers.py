@@ -26,7 +26,7 @@ from ssmd.domain.catalogue import CATALOGUE
 from ssmd.errors import Rejected
 from ssmd.registry.documents import ArchiveSettings
 from ssmd.schemas import codecs
-from ssmd.schemas.blocks import NO_DIGEST, Entry, EntryKind, encode_body, pack_entry
+from ssmd.schemas.blocks import NO_DIGEST, Entry, EntryKind, decode_header, encode_block
 from ssmd.schemas.codecs import decode_records, encode_record
 from ssmd.schemas.control import Connected, DayMark, Disconnected, encode_fact
 from ssmd.schemas.market_message import MARK_PART, Mark, Place, encode_mark, message_id, raw_message_id
@@ -83,18 +83,18 @@ class Feeder:
         return self.block([(CTL, encode_fact(DayMark(date_of(self.ts))))])
 
     def block(self, entries: Sequence[tuple[EntryKind, bytes]]) -> list[Outgoing]:
-        first_n, first_ts, body = self.n + 1, self.ts + 1000, b""
+        first_n, packed = self.n + 1, []
         grouped: dict[tuple[str, str], list[Record]] = {}
         for kind, payload in entries:
             self.n += 1
             self.ts += 1000
-            body += pack_entry(kind, self.ts, payload)
+            packed.append((kind, self.ts, payload))
             self.lines.append(RawLine(self.connection, self.session, Entry(kind, self.n, self.ts, payload)))
             if kind == IN:
                 record = self._record()
                 grouped.setdefault((KIND_OF[type(record)], record.ticker), []).append(record)
-        count = len(entries)
-        block, self.digest = encode_body(self.session, first_n, count, first_ts, self.ts, self.digest, body)
+        block = encode_block(self.session, first_n, packed, self.digest)
+        self.digest = decode_header(block).digest
         raw_id = raw_message_id(self.connection, self.session, first_n)
         out = [Outgoing(subjects.raw(ENV, FEED, self.connection), block, raw_id)]
         counts: dict[str, int] = {}
@@ -557,7 +557,7 @@ async def test_a_damaged_block_is_told_and_not_archived(world: World) -> None:
 async def test_an_entry_of_an_unknown_kind_is_told_and_stops_nothing(world: World) -> None:
     feeder = Feeder()
     world.publish(feeder.connect())
-    block, _ = encode_body(feeder.session, 2, 1, NOON, NOON, feeder.digest, pack_entry(9, NOON, b"?"))
+    block = encode_block(feeder.session, 2, [(9, NOON, b"?")], feeder.digest)
     world.publish([Outgoing(subjects.raw(ENV, FEED, "main"), block, "")])
     archiver = await world.archive("raw")
     assert "entries of kind [9] are unknown to this version" in archiver.health().reason

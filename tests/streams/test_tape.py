@@ -11,7 +11,7 @@ import pytest
 
 from ssmd.clock import DayCalendar, ManualClock
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.schemas.blocks import EntryKind, decode_header, pack_entry
+from ssmd.schemas.blocks import EntryKind, decode_header, pack_columns
 from ssmd.schemas.control import ClockStepped, DayMark, Disconnected, decode_fact, encode_fact
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
@@ -22,8 +22,9 @@ NOON = 1_778_760_000_000_000_000  # 2026-05-14T12:00:00Z
 
 
 def append(tape: TapeWriter, session: int, first_n: int, *payloads: bytes) -> TapeBlock:
-    body = b"".join(pack_entry(EntryKind.IN, NOON + first_n + i, payload) for i, payload in enumerate(payloads))
-    return tape.append(session, first_n, len(payloads), NOON + first_n, NOON + first_n + len(payloads) - 1, body)
+    times = [NOON + first_n + i for i in range(len(payloads))]
+    body = pack_columns(bytes([EntryKind.IN] * len(payloads)), times, payloads)
+    return tape.append(session, first_n, len(payloads), times[0], times[-1], body)
 
 
 def payloads_of(blocks: list[TapeBlock]) -> list[bytes]:
@@ -122,7 +123,7 @@ def test_the_end_tells_how_the_last_session_ended(tmp_path: Path) -> None:
     assert not tape.end.is_closed
     assert tape.end.last_frame_ns == NOON + 1
     closing = Disconnected("killed", last_recv_ns=NOON + 1, evidence="the tape ended")
-    tape.append(5, 2, 1, NOON + 9, NOON + 9, pack_entry(EntryKind.CTL, NOON + 9, encode_fact(closing)))
+    tape.append(5, 2, 1, NOON + 9, NOON + 9, pack_columns(bytes([EntryKind.CTL]), [NOON + 9], [encode_fact(closing)]))
     tape.close()
     tape = TapeWriter(tmp_path)
     assert tape.end.is_closed

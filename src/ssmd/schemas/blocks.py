@@ -1,20 +1,25 @@
 """Tape blocks: the unit that is written, checksummed, published and archived. Pure bytes in, bytes out.
 
-Layout (little endian), 88 bytes of header and then the entries:
+Layout (little endian), 88 bytes of header and then the entries in columns (why: docs/decisions/0018):
 
-    0   4s  magic "SSB1"
+    0   4s  magic "SSB2"
     4   u32 size of the entries in bytes
-    8   u32 number of entries (>= 1)
+    8   u32 number of entries (>= 1), here called c
     12  u32 reserved, 0
     16  u64 session
     24  u64 n of the first entry
     32  u64 ts_recv_ns of the first entry
     40  u64 ts_recv_ns of the last entry
     48  16s digest of the block before it on this tape, zeros for the first one ever
-    64  16s digest of this block: BLAKE2b-128 over bytes 0..64 and the entries
-    80  u64 reserved, 0 (covered by the digest as part of the entries' prefix)
+    64  16s digest of this block: the first 128 bits of SHA-256 over bytes 0..64 and from 80 on
+    80  u64 reserved, 0
+    88  c * u8   kinds
+        c * u64  ts_recv_ns
+        c * u32  sizes of the payloads
+        payloads, one behind the other
 
-    an entry: u8 kind, u64 ts_recv_ns, u32 size, payload
+Blocks of the first layout, "SSB1", are read, no longer written. There an entry is `u8 kind, u64 ts_recv_ns, u32 size,
+payload`, one behind the other, and the digest is BLAKE2b-128. A tape may hold both, linked as others are.
 
 A block belongs to one session and one calendar day; entries are numbered `n`, contiguous per session, from 1.
 `session` numbers the connections made: the wall-clock UTC nanoseconds at which it was made, raised to the last
@@ -27,19 +32,22 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from ssmd.errors import Malformed
 
-MAGIC: Final = b"SSB1"
+MAGIC: Final = b"SSB2"
+FIRST_MAGIC: Final = b"SSB1"
 NO_DIGEST: Final = bytes(16)
 _HEADER: Final = struct.Struct("<4sIIIQQQQ16s16sQ")
 _ENTRY: Final = struct.Struct("<BQI")
-_KIND_AND_SIZE: Final = struct.Struct("<B8xI")
-_TIME: Final = struct.Struct("<Q")
+_TIME_BYTES: Final = 8
 HEADER_BYTES: Final = _HEADER.size
 ENTRY_OVERHEAD_BYTES: Final = _ENTRY.size
 _DIGEST_START: Final = 64
+DIGEST_BYTES: Final = 16
+_DIGEST_END: Final = _DIGEST_START + DIGEST_BYTES
 
 
 class EntryKind(IntEnum):
@@ -75,7 +83,7 @@ class Block(NamedTuple):
 
 
 class BlockHeader(NamedTuple):
-    """A block's header, not yet verified against its entries."""
+    """A block's header, not yet verified against its entries. `magic` tells its layout."""
 
     entries_bytes: int
     entries_count: int
@@ -85,6 +93,7 @@ class BlockHeader(NamedTuple):
     last_ts_ns: int
     previous_digest: bytes
     digest: bytes
+    magic: bytes = MAGIC
 
     @property
     def size_bytes(self) -> int:
@@ -95,39 +104,38 @@ class BlockHeader(NamedTuple):
         return self.first_n + self.entries_count - 1
 
 
-def _digest(head: bytes | memoryview, tail: bytes | memoryview, body: bytes | memoryview) -> bytes:
-    state = hashlib.blake2b(head, digest_size=16)
+def _digest(magic: bytes, head: bytes | memoryview, tail: bytes | memoryview, body: bytes | memoryview) -> bytes:
+    state = hashlib.sha256(head) if magic == MAGIC else hashlib.blake2b(head, digest_size=DIGEST_BYTES)
     state.update(tail)
     state.update(body)
-    return state.digest()
+    return state.digest()[:DIGEST_BYTES]
 
 
-pack_entry_head: Final = _ENTRY.pack
-"""An entry's bytes before its payload: of (kind, ts_recv_ns, size of the payload)."""
-
-
-def pack_entry(kind: int, ts_recv_ns: int, payload: bytes) -> bytes:
-    """One entry's bytes, to be joined into the body given to `encode_body`."""
-    return _ENTRY.pack(kind, ts_recv_ns, len(payload)) + payload
+def pack_columns(kinds: bytes | bytearray, times: Sequence[int], payloads: Sequence[bytes]) -> bytes:
+    """The body of a block: a kind, a receive time and a payload for each of its entries."""
+    count = len(kinds)
+    heads = struct.pack(f"<{count}s{count}Q{count}I", kinds, *times, *map(len, payloads))
+    return b"".join((heads, *payloads))
 
 
 def encode_body(
     session: int, first_n: int, count: int, first_ts_ns: int, last_ts_ns: int, previous_digest: bytes, body: bytes
 ) -> tuple[bytes, bytes]:
-    """A whole block of already packed entries.
+    """A whole block with the body that `pack_columns` made.
 
     Returns:
         the block's bytes, and its digest for the next block's chain.
     """
     head = _HEADER.pack(MAGIC, len(body), count, 0, session, first_n, first_ts_ns, last_ts_ns, previous_digest, NO_DIGEST, 0)
-    digest = _digest(head[:_DIGEST_START], head[80:], body)
-    return b"".join((head[:_DIGEST_START], digest, head[80:], body)), digest
+    digest = _digest(MAGIC, head[:_DIGEST_START], head[_DIGEST_END:], body)
+    return b"".join((head[:_DIGEST_START], digest, head[_DIGEST_END:], body)), digest
 
 
 def encode_block(session: int, first_n: int, entries: Sequence[tuple[int, int, bytes]], previous_digest: bytes) -> bytes:
     """A block of (kind, ts_recv_ns, payload) entries; convenience over `encode_body`."""
-    body = b"".join(pack_entry(kind, ts, payload) for kind, ts, payload in entries)
-    return encode_body(session, first_n, len(entries), entries[0][1], entries[-1][1], previous_digest, body)[0]
+    kinds, times, payloads = zip(*entries, strict=True)
+    body = pack_columns(bytes(kinds), times, payloads)
+    return encode_body(session, first_n, len(entries), times[0], times[-1], previous_digest, body)[0]
 
 
 def decode_header(data: bytes | memoryview, offset: int = 0) -> BlockHeader:
@@ -139,9 +147,9 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BlockHeader:
     if len(data) - offset < HEADER_BYTES:
         raise Malformed(f"a block header needs {HEADER_BYTES} bytes, {len(data) - offset} are left")
     magic, size, count, zero, session, first_n, first_ts, last_ts, previous, digest, pad = _HEADER.unpack_from(data, offset)
-    if magic != MAGIC or count == 0 or zero or pad:
+    if magic not in (MAGIC, FIRST_MAGIC) or count == 0 or zero or pad:
         raise Malformed(f"no block starts at byte {offset}")
-    return BlockHeader(size, count, session, first_n, first_ts, last_ts, previous, digest)
+    return BlockHeader(size, count, session, first_n, first_ts, last_ts, previous, digest, magic)
 
 
 class Columns(NamedTuple):
@@ -151,9 +159,20 @@ class Columns(NamedTuple):
     numbers: range
     previous_digest: bytes
     digest: bytes
-    kinds: Sequence[int]
+    kinds: bytes
     times: Sequence[int]
     payloads: Sequence[bytes]
+
+
+class Joined(NamedTuple):
+    """A decoded block whose payloads are not cut apart: `payloads` has them one behind the other, `sizes` their lengths."""
+
+    session: int
+    numbers: Sequence[int]
+    kinds: bytes
+    times: Sequence[int]
+    sizes: Sequence[int]
+    payloads: bytes
 
 
 class Surveyed(NamedTuple):
@@ -191,25 +210,24 @@ def columns_of(data: bytes) -> Columns:
     return _columns(data, decode_header(data), HEADER_BYTES)
 
 
+def joined_of(data: bytes) -> Joined:
+    """As `columns_of`, without cutting the payloads apart."""
+    header = decode_header(data)
+    kinds, times, sizes, start = _heads(data, header, HEADER_BYTES)
+    is_joined = header.magic == MAGIC
+    payloads = data[start : header.size_bytes] if is_joined else b"".join(_columns(data, header, HEADER_BYTES).payloads)
+    return Joined(header.session, range(header.first_n, header.last_n + 1), kinds, times, sizes, payloads)
+
+
 def survey_block(data: bytes) -> Surveyed:
-    """Verify the block that begins `data` as `decode_block` does, without taking its entries out: half the time.
+    """Verify the block that begins `data` as `decode_block` does, without taking its entries out.
 
     Raises:
         Malformed: as `decode_block`.
     """
     header = _verified(data, 0)
-    start, count, done, at = HEADER_BYTES, header.entries_count, 0, 0
-    kinds, unpack = bytearray(count), _KIND_AND_SIZE.unpack_from
-    following = start
-    try:
-        for done in range(count):
-            at = following
-            kinds[done], size = unpack(data, at)
-            following = at + ENTRY_OVERHEAD_BYTES + size
-    except struct.error as error:
-        raise _cut(header, done) from error
-    _check_filled(header, following - start)
-    return Surveyed(header, bytes(kinds), _TIME.unpack_from(data, start + 1)[0], _TIME.unpack_from(data, at + 1)[0])
+    kinds, times, _, _ = _heads(data, header, HEADER_BYTES)
+    return Surveyed(header, kinds, times[0], times[-1])
 
 
 def _verified(data: bytes, offset: int) -> BlockHeader:
@@ -219,7 +237,8 @@ def _verified(data: bytes, offset: int) -> BlockHeader:
     body = view[body_start : body_start + header.entries_bytes]
     if len(body) != header.entries_bytes:
         raise Malformed(f"block at byte {offset} has {header.entries_bytes} bytes of entries, {len(body)} are there")
-    if _digest(view[offset : offset + _DIGEST_START], view[offset + 80 : body_start], body) != header.digest:
+    head, tail = view[offset : offset + _DIGEST_START], view[offset + _DIGEST_END : body_start]
+    if _digest(header.magic, head, tail, body) != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
     if count * ENTRY_OVERHEAD_BYTES > len(body):
         raise Malformed(f"block of session {header.session}: {count} entries told, in {len(body)} bytes")
@@ -227,20 +246,49 @@ def _verified(data: bytes, offset: int) -> BlockHeader:
 
 
 def _columns(data: bytes, header: BlockHeader, start: int) -> Columns:
-    count, done, at = header.entries_count, 0, start
-    kinds, times, payloads = [0] * count, [0] * count, [b""] * count
-    unpack = _ENTRY.unpack_from
-    try:
-        for done in range(count):
-            kinds[done], times[done], size = unpack(data, at)
-            payload_start = at + ENTRY_OVERHEAD_BYTES
-            at = payload_start + size
-            payloads[done] = data[payload_start:at]
-    except struct.error as error:
-        raise _cut(header, done) from error
-    _check_filled(header, at - start)
-    numbers = range(header.first_n, header.first_n + count)
+    kinds, times, sizes, at = _heads(data, header, start)
+    if header.magic == MAGIC:
+        ends = list(accumulate(sizes, initial=at))
+        payloads = [data[begin:end] for begin, end in pairwise(ends)]
+    else:
+        payloads = []
+        for size in sizes:
+            begin = at + ENTRY_OVERHEAD_BYTES
+            at = begin + size
+            payloads.append(data[begin:at])
+    numbers = range(header.first_n, header.first_n + header.entries_count)
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)
+
+
+def _heads(data: bytes, header: BlockHeader, start: int) -> tuple[bytes, Sequence[int], Sequence[int], int]:
+    """Kinds, times and sizes of the entries, which fill the block at `start`, and where what follows these begins.
+
+    Raises:
+        Malformed: they do not.
+    """
+    if header.magic != MAGIC:
+        return *_first_heads(data, header, start), start
+    count = header.entries_count
+    times_start = start + count
+    sizes_start = times_start + count * _TIME_BYTES
+    payloads_start = start + count * ENTRY_OVERHEAD_BYTES
+    times: tuple[int, ...] = struct.unpack_from(f"<{count}Q", data, times_start)
+    sizes: tuple[int, ...] = struct.unpack_from(f"<{count}I", data, sizes_start)
+    _check_filled(header, payloads_start - start + sum(sizes))
+    return data[start:times_start], times, sizes, payloads_start
+
+
+def _first_heads(data: bytes, header: BlockHeader, start: int) -> tuple[bytes, Sequence[int], Sequence[int]]:
+    """Likewise, of the first layout."""
+    count, at, end = header.entries_count, start, start + header.entries_bytes
+    kinds, times, sizes = bytearray(count), [0] * count, [0] * count
+    for done in range(count):
+        if at + ENTRY_OVERHEAD_BYTES > end:
+            raise _cut(header, done)
+        kinds[done], times[done], sizes[done] = _ENTRY.unpack_from(data, at)
+        at += ENTRY_OVERHEAD_BYTES + sizes[done]
+    _check_filled(header, at - start)
+    return bytes(kinds), times, sizes
 
 
 def _cut(header: BlockHeader, done: int) -> Malformed:

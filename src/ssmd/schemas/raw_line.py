@@ -16,28 +16,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from ssmd.errors import Malformed
-from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Surveyed, columns_of
+from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Joined, Surveyed, columns_of, joined_of
 
 DEPTH_MAX: Final = 128
 """A payload nested deeper goes as `text`: JSON readers give up at depths of their own (jq 1.6 at 256)."""
 
 _IN: Final = int(EntryKind.IN)
-_NEWLINE: Final = ord("\n")
 _DIRECTION: Final = {EntryKind.IN: b"", EntryKind.OUT: b',"dir":"out"', EntryKind.CTL: b',"dir":"ctl"'}
 _KIND: Final = {"in": EntryKind.IN, "out": EntryKind.OUT, "ctl": EntryKind.CTL}
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NESTING: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _JSON: Final = msgspec.json.Decoder(msgspec.Raw)
-_last: Final = operator.itemgetter(-1)
 
 
 class LineEncoder:
@@ -57,7 +55,8 @@ class LineEncoder:
             return b""
         kinds, numbers, times, payloads = zip(*entries, strict=True)
         self._note(session, kinds, payloads)
-        return _encode(self._conn, session, numbers, kinds, times, payloads)
+        sizes = [len(payload) for payload in payloads]
+        return _encode(self._conn, Joined(session, numbers, bytes(kinds), times, sizes, b"".join(payloads)))
 
     def gather(self, block: bytes, found: Surveyed) -> BlockLines:
         """What gives the lines of a verified block's entries: much cheaper than its `encode`, which may run elsewhere."""
@@ -94,67 +93,54 @@ class BlockLines(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def encode(self) -> bytes:
         """The lines of the archive."""
-        block = columns_of(self.block)
-        return _encode(self.conn, block.session, block.numbers, block.kinds, block.times, block.payloads)
+        return _encode(self.conn, joined_of(self.block))
 
 
-def _encode(
-    conn: bytes,
-    session: int,
-    numbers: Sequence[int],
-    kinds: Sequence[int],
-    times: Sequence[int],
-    payloads: Sequence[bytes],
-) -> bytes:
-    """The lines of entries in columns (`blocks.Columns`)."""
-    if kinds.count(_IN) == len(kinds) and all(payloads):
-        ends = payloads[0][-1] == _NEWLINE
-        joined = _join(payloads, ends)
-        values = _values(joined, len(payloads), ends) if joined is not None else None
+def _encode(conn: bytes, block: Joined) -> bytes:
+    """The lines of a block's entries."""
+    kinds, sizes = block.kinds, block.sizes
+    if kinds.count(_IN) == len(kinds):
+        ends = block.payloads.endswith(b"\n")
+        values = _values(block.payloads if ends else b"\n".join(_cut(block)), sizes, ends)
         if values is not None:
             parts: list[object] = [b""] * (len(values) * 3)
-            parts[0::3], parts[1::3], parts[2::3] = times, numbers, values
+            parts[0::3], parts[1::3], parts[2::3] = block.times, block.numbers, values
             # One format for the whole block: three times as fast as one a line.
-            return _block_format(conn, session, ends, len(values)) % tuple(parts)
-    where = _where(conn, session)
-    entries = zip(kinds, numbers, times, payloads, strict=True)
+            return _block_format(conn, block.session, ends, len(values)) % tuple(parts)
+    where = _where(conn, block.session)
+    entries = zip(kinds, block.numbers, block.times, _cut(block), strict=True)
     return b"".join([_encode_entry(where, kind, n, ts_recv_ns, payload) for kind, n, ts_recv_ns, payload in entries])
 
 
-def _values(lines: bytes, count: int, ends: bool) -> list[msgspec.Raw] | None:
-    """What stands on `count` lines, without their newlines, when each is JSON: checked together.
+def _cut(block: Joined) -> list[bytes]:
+    """The payloads, each by itself."""
+    ends = list(accumulate(block.sizes, initial=0))
+    return [block.payloads[start:end] for start, end in pairwise(ends)]
+
+
+def _values(lines: bytes, sizes: Sequence[int], ends: bool) -> list[msgspec.Raw] | None:
+    """What stands on `lines`, which are payloads of `sizes` bytes, when each is a frame: checked together.
 
     Args:
-        ends: the last line ends in a newline too.
+        ends: each payload is to end in a newline, and has that in its size; else they are joined by one.
     """
+    # With this, no payload has a newline inside, or one that it should not end in.
+    if lines.count(b"\n") != len(sizes) - (not ends) or b"\r" in lines:
+        return None
+    # To open and close a list takes two bytes, an object five: it needs a name in the one around it.
+    longest = (2 if b"[" in lines else 5) * DEPTH_MAX
+    if max(sizes) > longest and any(_is_deep(line) for line in lines.split(b"\n") if len(line) > longest):
+        return None
     try:
         if not lines.isascii():
             lines.decode()
         values = _JSON.decode_lines(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    # As many values as lines, and equal when joined again: each line is one value, without white space around it.
-    is_whole = len(values) == count and b"\n".join(values) == (lines[:-1] if ends else lines)
-    return values if is_whole else None
-
-
-def _join(payloads: Sequence[bytes], ends: bool) -> bytes | None:
-    """The payloads, each on a line; None when one cannot stand on one, or may be nested too deep.
-
-    Args:
-        ends: the first one ends in a newline.
-    """
-    count = len(payloads)
-    if ends and set(map(_last, payloads)) != {_NEWLINE}:
-        return None
-    joined = (b"" if ends else b"\n").join(payloads)
-    if b"\r" in joined or joined.count(b"\n") != (count if ends else count - 1):
-        return None  # with this, no payload has a newline inside
-    # To open and close a list takes two bytes, an object five: it needs a name in the one around it.
-    longest = (2 if b"[" in joined else 5) * DEPTH_MAX
-    if max(map(len, payloads)) > longest and any(_is_deep(one) for one in payloads if len(one) > longest):
-        return None
-    return joined
+    # Equal when joined again: each line is one value, without white space around it. And each is as long as its payload.
+    is_whole = b"\n".join(values) == (lines[:-1] if ends else lines)
+    is_each = list(map(len, values)) == [size - ends for size in sizes]
+    return values if is_whole and is_each else None
 
 
 def _digits(first: int, last: int) -> int:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ssmd.clock import Clock
-from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, EntryKind, pack_entry_head
+from ssmd.schemas.blocks import ENTRY_OVERHEAD_BYTES, EntryKind, pack_columns
 from ssmd.schemas.control import AnyFact, ClockStepped, DayMark, encode_fact
 from ssmd.streams.tape import TapeWriter
 from ssmd.streams.tape_files import TapeBlock
 
-_IN: Final = int(EntryKind.IN)
+_IN_KIND: Final = bytes([EntryKind.IN])
 BLOCK_BYTES: Final = 256 << 10
 STEP_NS: Final = 500_000_000
 """A wall clock that moved by more than this against the monotonic clock since the last block has stepped."""
@@ -53,17 +53,17 @@ class Recorder:
         self._on_begin = on_begin
         self._block_bytes = block_bytes
         self._date, self._day_end_ns = day_of(session)
-        # The entries gathered, each as its head and its payload: joined once, when the block is written.
-        self._parts: list[bytes] = []
-        self._count = 0
+        # The entries gathered, in columns; nearly all are frames, so only what is none has its kind noted.
+        self._times: list[int] = []
+        self._payloads: list[bytes] = []
+        self._others: dict[int, EntryKind] = {}
         self._room_bytes = block_bytes
-        self._first_ts_ns = 0
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
 
     @property
     def is_gathering(self) -> bool:
         """Whether entries wait for their block to be written."""
-        return self._count > 0
+        return bool(self._times)
 
     def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int) -> None:
         """Go on behind entry `last_n` of a session that another process began; before anything is recorded."""
@@ -81,14 +81,14 @@ class Recorder:
         if ts_ns < self.last_ts_ns:  # noqa: PLR1730 - see above
             ts_ns = self.last_ts_ns
         self.last_frame_ns = ts_ns
-        size = len(payload)
-        room_bytes = self._room_bytes - size - ENTRY_OVERHEAD_BYTES
-        if not self._count or room_bytes < 0 or ts_ns >= self._day_end_ns:
+        room_bytes = self._room_bytes - len(payload) - ENTRY_OVERHEAD_BYTES
+        times = self._times
+        if not times or room_bytes < 0 or ts_ns >= self._day_end_ns:
             self._add(EntryKind.IN, ts_ns, payload)
             return
         self._room_bytes = room_bytes
-        self._parts += (pack_entry_head(_IN, ts_ns, size), payload)
-        self._count += 1
+        times.append(ts_ns)
+        self._payloads.append(payload)
         self.last_n += 1
         self.last_ts_ns = ts_ns
 
@@ -104,13 +104,14 @@ class Recorder:
         if ts_ns >= self._day_end_ns:
             self._turn_day(ts_ns)
         size_bytes = ENTRY_OVERHEAD_BYTES + len(payload)
-        if self._count and size_bytes > self._room_bytes:
+        if self._times and size_bytes > self._room_bytes:
             self.flush()
-        if not self._count:
-            self._first_ts_ns = ts_ns
+        if not self._times:
             self._on_begin()
-        self._parts += (pack_entry_head(kind, ts_ns, len(payload)), payload)
-        self._count += 1
+        if kind != EntryKind.IN:
+            self._others[len(self._times)] = kind
+        self._times.append(ts_ns)
+        self._payloads.append(payload)
         self._room_bytes -= size_bytes
         self.last_n += 1
         self.last_ts_ns = ts_ns
@@ -146,17 +147,17 @@ class Recorder:
         Raises:
             Unavailable: the tape cannot be written; the entries stay here, for another try.
         """
-        if not self._count:
+        times = self._times
+        if not times:
             return
-        block = self._tape.append(
-            self.session,
-            self.last_n - self._count + 1,
-            self._count,
-            self._first_ts_ns,
-            self.last_ts_ns,
-            b"".join(self._parts),
-        )
-        self._parts.clear()
-        self._count = 0
+        count = len(times)
+        kinds = bytearray(_IN_KIND * count)
+        for at, kind in self._others.items():
+            kinds[at] = kind
+        body = pack_columns(kinds, times, self._payloads)
+        block = self._tape.append(self.session, self.last_n - count + 1, count, times[0], times[-1], body)
+        times.clear()
+        self._payloads.clear()
+        self._others.clear()
         self._room_bytes = self._block_bytes
         self._on_block(block)
