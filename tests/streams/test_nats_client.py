@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
+from ssmd.streams.nats_client import Arrived, BulkClient, PromptClient, message_id_of
 
 BULK = 7
 Sent = tuple[int, str, str, bytes, bytes]
@@ -26,7 +26,7 @@ _MESSAGES = st.tuples(
 )
 
 
-class Recording(BodiesClient):
+class Recording(BulkClient):
     """Keeps what arrives, and by which way."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Recording(BodiesClient):
         self.in_bulk[str(BULK)] = self.take
 
     async def take(self, messages: list[Arrived]) -> None:
-        self.arrived += [(BULK, subject, reply, b"", body) for subject, reply, body, _ in messages]
+        self.arrived += [(BULK, subject, reply, headers, body) for subject, reply, body, headers in messages]
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         self.arrived.append((sid, subject.decode(), reply.decode(), headers or b"", data))
@@ -71,11 +71,7 @@ def test_messages_arrive_whatever_the_pieces(sent: list[Sent | None], sizes: lis
         at, turn = at + len(pieces[-1]), turn + 1
     client = Recording()
     fed(client, pieces)
-    wanted = [
-        (sid, subject, reply, b"" if sid == BULK and reply else headers, body)
-        for sid, subject, reply, headers, body in (message for message in sent if message is not None)
-    ]
-    assert client.arrived == wanted
+    assert client.arrived == [message for message in sent if message is not None]
     assert client.pings == sent.count(None)
 
 
@@ -93,3 +89,19 @@ async def test_the_answer_to_a_ping_that_nobody_waits_for_any_more_ends_nothing(
     client._pongs = [given_up, waited_for]
     await client._ps.parse(b"PONG\r\nPONG\r\n")
     assert (waited_for.result(), client._pongs) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("headers", "message_id"),
+    [
+        (b"NATS/1.0\r\nNats-Msg-Id: main.1.7\r\n\r\n", "main.1.7"),
+        (b"NATS/1.0\r\nSsmd-Request: a\r\nNats-Msg-Id: 1\r\nTraceparent: b\r\n\r\n", "1"),
+        (b"NATS/1.0\r\nNats-Msg-Id:1 \r\n\r\n", "1"),
+        (b"NATS/1.0\r\nNats-Msg-Id: \xc3\xa9\r\n\r\n", "\xe9"),
+        (b"NATS/1.0\r\nOther: Nats-Msg-Id: 1\r\n\r\n", ""),
+        (b"NATS/1.0\r\n\r\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_id_of_a_message_is_found_in_its_headers(headers: bytes, message_id: str) -> None:
+    assert message_id_of(headers) == message_id

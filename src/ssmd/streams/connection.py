@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.streams.nats_client import Arrived, BodiesClient, PromptClient
+from ssmd.streams.nats_client import Arrived, BulkClient, PromptClient
 from ssmd.streams.nats_py import Msg, Subscription, nats
 from ssmd.streams.nkeys_url import without_nkey
 from ssmd.streams.server_urls import redacted, servers_of
@@ -47,10 +47,10 @@ class ApiRefused(Unavailable):
 class Connection:
     """See the module. Not thread-safe: one event loop. Made by `open`."""
 
-    def __init__(self, url: str, name: str, *, bodies_only: bool = False) -> None:
+    def __init__(self, url: str, name: str, *, is_bulk: bool = False) -> None:
         self.url = redacted(url)
         self.name = name
-        self.client = BodiesClient() if bodies_only else PromptClient()
+        self.client = BulkClient() if is_bulk else PromptClient()
         self.lost = asyncio.Event()
         """Set when the connection is gone, for whatever reason."""
         self.reason = ""
@@ -62,22 +62,20 @@ class Connection:
         self._when_lost: list[Callable[[], None]] = []
 
     @classmethod
-    async def open(
-        cls, url: str, *, name: str, timeout_s: float, pending_size: int = 0, bodies_only: bool = False
-    ) -> Connection:
+    async def open(cls, url: str, *, name: str, timeout_s: float, pending_size: int = 0, is_bulk: bool = False) -> Connection:
         """Connect once.
 
         Args:
             url: one server or several of one cluster, separated by commas; `with_nkey` says who we are there.
             pending_size: bytes buffered before a publisher is held back (nats-py); 0 = no limit, the caller bounds it.
-            bodies_only: give messages without their headers, but for those of the server's own status messages.
+            is_bulk: for reading a stream with `subscribe_in_bulk`.
 
         Raises:
             Unavailable: nobody answered within `timeout_s`.
             Misconfigured: the server does not let us in, or the url is none.
         """
         servers, key = without_nkey(servers_of(url))
-        connection = cls(url, name, bodies_only=bodies_only)
+        connection = cls(url, name, is_bulk=is_bulk)
         try:
             await _apart(connection._connect(servers, key, timeout_s, pending_size), timeout_s)
         except (OSError, nats.errors.Error) as error:
@@ -291,9 +289,9 @@ class Connection:
     async def subscribe_in_bulk(
         self, subject: str, callback: Callable[[list[Arrived]], Awaitable[None]], status: Callable[[Msg], Awaitable[None]]
     ) -> None:
-        """As `BodiesClient.in_bulk` on a connection of `bodies_only`; on any other `status` gets all, one by one."""
+        """As `BulkClient.in_bulk`, on a connection opened with `is_bulk`; on any other `status` gets all, one by one."""
         subscription = await self.subscribe(subject, status)
-        if isinstance(self.client, BodiesClient):
+        if isinstance(self.client, BulkClient):
             self.client.in_bulk[str(subscription._id)] = callback  # noqa: SLF001 - nats-py's own number of a subscription
 
     def new_inbox(self) -> str:

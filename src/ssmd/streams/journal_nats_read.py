@@ -118,7 +118,7 @@ class StreamReader:
             self._tell(reading, "")
 
     async def _portions(self, after: int, subjects: Sequence[str], end: int | None) -> AsyncGenerator[Portion, None]:
-        connection = await Connection.open(self._url, name=self._name, timeout_s=self._timeout_s, bodies_only=True)
+        connection = await Connection.open(self._url, name=self._name, timeout_s=self._timeout_s, is_bulk=True)
         self._connections.add(connection)
         try:
             head = await last_sequence(connection, self._stream, self._timeout_s)

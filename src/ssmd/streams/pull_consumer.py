@@ -26,21 +26,20 @@ SILENCE_S: Final = 3.5
 """Without a message or heartbeat for this long while requests are out, the server is taken for gone."""
 INACTIVE_S: Final = 120.0
 """The server drops a consumer nobody asks for so long; the reader of one that was slower makes another one."""
-MESSAGE_ID: Final = "Nats-Msg-Id"
 PENDING: Final = "Nats-Pending-Messages"
 _REQUEST_ENDED: Final = frozenset({"404", "408", "409"})
 _IDLE: Final = "100"
 
 
 class Pulled(NamedTuple):
-    """One message: stream sequence, subject, payload, headers (None on a connection of `bodies_only`), and how many
+    """One message: stream sequence, subject, payload, headers as they came (`nats_client.message_id_of`), and how many
     matching messages the stream held behind it when it was sent.
     """
 
     seq: int
     subject: str
     payload: bytes
-    headers: dict[str, str] | None
+    headers: bytes
     pending: int
 
 
@@ -137,15 +136,13 @@ class PullConsumer:
         self._arrived.set()
 
     async def _on_message(self, msg: Msg) -> None:
-        # Nothing else here: this runs for each message of a reading with headers, and its time is the reading's.
         if msg.reply:
-            self._held.append((msg.subject, msg.reply, msg.data, msg.headers))
-            self._credit -= 1
-            if self._credit <= self._batch and self._connection.is_open:
-                await self._ask()
+            # nats-py is not what it was: one by one, then.
+            lines = [f"{name}: {value}\r\n" for name, value in (msg.headers or {}).items()]
+            await self._on_bulk([(msg.subject, msg.reply, msg.data, "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode())])
         else:
             self._on_status(msg.headers or {})
-        self._arrived.set()
+            self._arrived.set()
 
     def _on_status(self, headers: dict[str, str]) -> None:
         """A request is over: what it still had to deliver is said in its status. Anything but that is the end."""

@@ -14,7 +14,8 @@ from ssmd.errors import Conflict, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
 from ssmd.streams.backoff import backoff_s
 from ssmd.streams.connection import ApiRefused, Connection, checked
-from ssmd.streams.pull_consumer import MESSAGE_ID, PullConsumer
+from ssmd.streams.nats_client import MESSAGE_ID, message_id_of
+from ssmd.streams.pull_consumer import PullConsumer
 from ssmd.streams.topology import STREAM_NOT_FOUND, stream_name
 from ssmd.streams.transport import Outgoing, PublishConnection, StreamMessage, StreamName, StreamReader, StreamState, stream_of
 
@@ -24,7 +25,6 @@ AWAY_S: Final = 10.0
 NO_MESSAGE: Final = 10037
 BATCH: Final[dict[StreamName, tuple[int, int]]] = {"raw": (64, 16 << 20), "market": (1000, 0), "dlq": (100, 0)}
 """Per stream: messages and bytes of one pull request; raw messages are whole blocks."""
-_HEADER_LINES_START: Final = 1
 
 
 class NatsTransport:
@@ -56,8 +56,8 @@ class NatsTransport:
                 self._control = await self._connect("control")
             return self._control
 
-    async def _connect(self, purpose: str) -> Connection:
-        return await Connection.open(self._url, name=f"ssmd {self._env} {purpose}", timeout_s=TIMEOUT_S)
+    async def _connect(self, purpose: str, *, is_bulk: bool = False) -> Connection:
+        return await Connection.open(self._url, name=f"ssmd {self._env} {purpose}", timeout_s=TIMEOUT_S, is_bulk=is_bulk)
 
     async def state(self, stream: StreamName) -> StreamState:
         return await _state(await self._connection(), stream_name(self._env, stream))
@@ -79,7 +79,7 @@ class NatsTransport:
         message = answer["message"]
         headers = base64.b64decode(message.get("hdrs", ""))
         return StreamMessage(
-            message["seq"], message["subject"], base64.b64decode(message.get("data", "")), _message_id(headers)
+            message["seq"], message["subject"], base64.b64decode(message.get("data", "")), message_id_of(headers)
         )
 
     async def read(self, stream: StreamName, *, after: int = 0, filters: Sequence[str] = ()) -> StreamReader:
@@ -119,14 +119,6 @@ def _incarnation(created: str) -> str:
     return f"{seconds * 1_000_000 + int((fraction + '000000')[:6]):x}"
 
 
-def _message_id(headers: bytes) -> str:
-    for line in headers.decode("utf-8", "replace").split("\r\n")[_HEADER_LINES_START:]:
-        name, _, value = line.partition(":")
-        if name == MESSAGE_ID:
-            return value.strip()
-    return ""
-
-
 class _NatsReader:
     """Replaces its pull consumer whenever that fails, behind the last message handed out."""
 
@@ -153,7 +145,8 @@ class _NatsReader:
             raise
 
     async def _open(self) -> None:
-        self._connection = await self._transport._connect(f"reader of {self._stream}")  # noqa: SLF001 - one backend
+        purpose = f"reader of {self._stream}"
+        self._connection = await self._transport._connect(purpose, is_bulk=True)  # noqa: SLF001 - one backend
         state = await _state(self._connection, self._name)
         if self._incarnation and state.incarnation != self._incarnation:
             raise Conflict(f"stream {self._name} is another one now: {state.incarnation}, was {self._incarnation}")
@@ -184,7 +177,7 @@ class _NatsReader:
                 pulled = await self._consumer.next(left_s, BATCH[self._stream][0])
                 if pulled:
                     messages = [
-                        StreamMessage(seq, subject, payload, headers.get(MESSAGE_ID, "") if headers else "")
+                        StreamMessage(seq, subject, payload, message_id_of(headers))
                         for seq, subject, payload, headers, _ in pulled
                     ]
                     self._after, self._last_id = messages[-1].seq, messages[-1].message_id
