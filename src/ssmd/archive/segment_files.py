@@ -34,10 +34,6 @@ class Piece(NamedTuple):
         """The content as it stands in the file."""
         return self.content if isinstance(self.content, bytes) else self.content.encode()
 
-    def encoded(self) -> Piece:
-        """The same, with nothing left to encode."""
-        return self if isinstance(self.content, bytes) else self._replace(content=self.content.encode())
-
 
 class FinishedFile(NamedTuple):
     """One file of a segment, whole, in the spool; and its sidecar, None = it has none, for the reason `no_sidecar` if any."""

@@ -89,8 +89,6 @@ class OpenSegment:
         """
         self._remote = remote = self._remote or self._process.open(self._stem, self._level)
         pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
-        if self._process.is_behind:
-            pieces = [piece.encoded() for piece in pieces]
         try:
             await remote.write(pieces)
         except OSError as error:

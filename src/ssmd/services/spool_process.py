@@ -121,11 +121,6 @@ class _Channel(asyncio.Protocol):
             self._transport.write(data)
         return answer
 
-    @property
-    def owed(self) -> int:
-        """How many requests are not answered yet."""
-        return len(self._owed)
-
     async def wait(self, answer: asyncio.Future[Sequence[FinishedFile]]) -> None:
         """Until `answer` is there, or will not come."""
         done, _ = await asyncio.wait([answer], timeout=ANSWER_S)
@@ -163,11 +158,6 @@ class SpoolProcess:
     def is_running(self) -> bool:
         """Whether it has been started, and is not known to be lost."""
         return self._channel is not None and not self._channel.lost
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether half of what may be on its way there is: a loop that would soon wait had better take over some work."""
-        return self._channel is not None and self._channel.owed >= ROUNDS_MAX // 2
 
     def open(self, stem: Path, level: int) -> RemoteFiles:
         """The files of a segment, written there. Starts nothing yet, and waits for nobody."""
