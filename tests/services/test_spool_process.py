@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import socket
@@ -262,8 +261,6 @@ async def test_an_archiver_whose_process_is_killed_archives_the_same(
     archiver = world.archiver(kind)
     killed: list[int] = []
     monkeypatch.setattr(SpoolProcess, "send", _signalling(killed, signal.SIGKILL, at=20))
-    behind = itertools.cycle([False, True, True])
-    monkeypatch.setattr(SpoolProcess, "is_behind", property(lambda _: next(behind)))
     monkeypatch.setattr("ssmd.services.stream_archiver.backoff_s", lambda _n, _random: 0.01)
     running = asyncio.create_task(archiver.run())
     await asyncio.sleep(0)

@@ -104,10 +104,10 @@ class BlockHeader(NamedTuple):
         return self.first_n + self.entries_count - 1
 
 
-def _digest(magic: bytes, head: bytes | memoryview, tail: bytes | memoryview, body: bytes | memoryview) -> bytes:
-    state = hashlib.sha256(head) if magic == MAGIC else hashlib.blake2b(head, digest_size=DIGEST_BYTES)
-    state.update(tail)
-    state.update(body)
+def _digest(magic: bytes, *parts: bytes | memoryview) -> bytes:
+    state = hashlib.sha256() if magic == MAGIC else hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        state.update(part)
     return state.digest()[:DIGEST_BYTES]
 
 
@@ -233,15 +233,14 @@ def survey_block(data: bytes) -> Surveyed:
 def _verified(data: bytes, offset: int) -> BlockHeader:
     """The header of the block at `offset`, which has all its bytes, and the digest of them."""
     header = decode_header(data, offset)
-    view, body_start, count = memoryview(data), offset + HEADER_BYTES, header.entries_count
-    body = view[body_start : body_start + header.entries_bytes]
-    if len(body) != header.entries_bytes:
-        raise Malformed(f"block at byte {offset} has {header.entries_bytes} bytes of entries, {len(body)} are there")
-    head, tail = view[offset : offset + _DIGEST_START], view[offset + _DIGEST_END : body_start]
-    if _digest(header.magic, head, tail, body) != header.digest:
+    size, count, there = header.entries_bytes, header.entries_count, len(data) - offset - HEADER_BYTES
+    if there < size:
+        raise Malformed(f"block at byte {offset} has {size} bytes of entries, {there} are there")
+    view = memoryview(data)[offset : offset + HEADER_BYTES + size]
+    if _digest(header.magic, view[:_DIGEST_START], view[_DIGEST_END:]) != header.digest:
         raise Malformed(f"block of session {header.session} at n {header.first_n}: digest does not match")
-    if count * ENTRY_OVERHEAD_BYTES > len(body):
-        raise Malformed(f"block of session {header.session}: {count} entries told, in {len(body)} bytes")
+    if count * ENTRY_OVERHEAD_BYTES > size:
+        raise Malformed(f"block of session {header.session}: {count} entries told, in {size} bytes")
     return header
 
 
