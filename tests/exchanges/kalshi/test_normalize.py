@@ -339,6 +339,30 @@ def test_closings_are_told_after_a_second_though_a_ticker_stays_away() -> None:
     )
 
 
+def test_deltas_take_the_hot_path_while_closings_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mapped() -> list[Mapped]:
+        tape = Tape()
+        tape.book("A", "B")
+        given = [tape.frame(snapshot("A", 1)), tape.frame(delta("A", 3)), tape.frame(snapshot("A", 4))]
+        given += [tape.frame(delta("A", 5 + at), ts_ns=SECOND // 2 + at * SECOND // 10) for at in range(8)]
+        return [*given, tape.frame(snapshot("B", 13), ts_ns=2 * SECOND)]
+
+    quick: list[Mapped | None] = []
+    hot = KalshiMapper._delta_in_order
+
+    def noted(mapper: KalshiMapper, frame: OrderbookDelta, n: int, ts_ns: int) -> Mapped | None:
+        quick.append(hot(mapper, frame, n, ts_ns))
+        return quick[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KalshiMapper, "_delta_in_order", noted)
+        by_hot_path = mapped()
+    assert [one is not None for one in quick] == [False, *[True] * 6, False, True]  # behind a jump, and when it is to be told
+    with monkeypatch.context() as patched:
+        patched.setattr(KalshiMapper, "_delta_in_order", lambda *_: None)
+        assert by_hot_path == mapped()
+
+
 def test_two_jumps_are_two_holes() -> None:
     tape = Tape()
     tape.book("A")

@@ -132,11 +132,11 @@ class KalshiMapper:
         sid, seq, msg = frame.sid, frame.seq, frame.msg
         ticker = msg.market_ticker
         sub = self._subs.by_sid.get(sid)
-        if sub is None or ticker not in sub.tickers or sub.channel != BOOK or self._holes.tell_at_ns:
+        if sub is None or ticker not in sub.tickers or sub.channel != BOOK:
             return None
         checks = self._checks
         offset = checks.offset
-        if ts_ns >= offset.due_ns:
+        if ts_ns >= offset.due_ns or 0 < self._holes.tell_at_ns <= ts_ns:
             return None
         try:
             price = PRICES[msg.price_dollars]
