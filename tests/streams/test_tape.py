@@ -304,3 +304,58 @@ def test_a_refused_block_stays_with_the_recorder_for_another_try(tmp_path: Path)
     recorder.flush()
     assert payloads_of(blocks) == [b"f" * 100]
     tape.close()
+
+
+@pytest.mark.parametrize("block_bytes", [20, 1000], ids=["no room for the mark", "room for the mark"])
+def test_a_day_that_turns_while_the_tape_is_full_is_marked_once_and_last(tmp_path: Path, block_bytes: int) -> None:
+    day_end = NOON + 12 * 3_600_000_000_000
+    clock = ManualClock(day_end - 5)
+    recorder, blocks, tape = record(tmp_path, clock, block_bytes=block_bytes)
+    recorder.frame(b"old")
+    tape._bytes_max = 1
+    for _ in range(2):
+        clock.advance(5)
+        for action in (recorder.turn_day, recorder.flush):
+            with pytest.raises(Unavailable):
+                action()
+        with pytest.raises(Unavailable):
+            recorder.frame(b"refused")
+    assert recorder.last_frame_ns == day_end - 5, "what was refused is not on the tape"
+    tape._bytes_max = 10_000
+    recorder.frame(b"new")
+    recorder.flush()
+    mark = encode_fact(DayMark("2026-05-14"))
+    entries = [[(entry.n, entry.ts_recv_ns, entry.payload) for entry in block.decode().entries] for block in blocks]
+    before = [(1, day_end - 5, b"old"), (2, day_end - 1, mark)]
+    assert entries == [*([before] if block_bytes == 1000 else [before[:1], before[1:]]), [(3, day_end + 5, b"new")]]
+    tape.close()
+
+
+def test_nothing_follows_in_a_day_that_is_marked_though_the_clock_steps_back(tmp_path: Path) -> None:
+    day_end = NOON + 12 * 3_600_000_000_000
+    clock = ManualClock(day_end - 5)
+    recorder, blocks, tape = record(tmp_path, clock)
+    recorder.frame(b"old")
+    clock.advance(5)
+    recorder.turn_day()
+    clock.step(NOON)
+    recorder.frame(b"new")
+    recorder.flush()
+    assert [entry.ts_recv_ns for entry in blocks[1].decode().entries] == [day_end]
+    tape.close()
+
+
+def test_a_step_of_the_clock_that_could_not_be_written_is_told_later(tmp_path: Path) -> None:
+    clock = ManualClock(NOON)
+    recorder, blocks, tape = record(tmp_path, clock, block_bytes=20)
+    recorder.frame(b"frame")
+    tape._bytes_max = 1
+    clock.step(NOON + 1_000_000_000)
+    with pytest.raises(Unavailable):
+        recorder.watch_clock()
+    tape._bytes_max = 10_000
+    recorder.watch_clock()
+    recorder.watch_clock()
+    recorder.flush()
+    assert [decode_fact(payload) for payload in payloads_of(blocks[1:])] == [ClockStepped(1_000_000_000)]
+    tape.close()

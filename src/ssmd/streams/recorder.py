@@ -80,17 +80,17 @@ class Recorder:
         ts_ns = self._clock.now_ns()
         if ts_ns < self.last_ts_ns:  # noqa: PLR1730 - see above
             ts_ns = self.last_ts_ns
-        self.last_frame_ns = ts_ns
         room_bytes = self._room_bytes - len(payload) - ENTRY_OVERHEAD_BYTES
         times = self._times
         if not times or room_bytes < 0 or ts_ns >= self._day_end_ns:
             self._add(EntryKind.IN, ts_ns, payload)
+            self.last_frame_ns = ts_ns
             return
         self._room_bytes = room_bytes
         times.append(ts_ns)
         self._payloads.append(payload)
         self.last_n += 1
-        self.last_ts_ns = ts_ns
+        self.last_frame_ns = self.last_ts_ns = ts_ns
 
     def command(self, payload: bytes) -> None:
         """Take one command of ours, before it is sent."""
@@ -103,6 +103,9 @@ class Recorder:
     def _add(self, kind: EntryKind, ts_ns: int, payload: bytes) -> None:
         if ts_ns >= self._day_end_ns:
             self._turn_day(ts_ns)
+        self._take(kind, ts_ns, payload)
+
+    def _take(self, kind: EntryKind, ts_ns: int, payload: bytes) -> None:
         size_bytes = ENTRY_OVERHEAD_BYTES + len(payload)
         if self._times and size_bytes > self._room_bytes:
             self.flush()
@@ -117,15 +120,13 @@ class Recorder:
         self.last_ts_ns = ts_ns
 
     def _turn_day(self, ts_ns: int) -> None:
-        """Mark the day that is over as its last entry, in a block of that day."""
-        mark = encode_fact(DayMark(self._date))
-        last_ns_of_day = self._day_end_ns - 1
-        self._date, self._day_end_ns = self._day_of(ts_ns)
-        # The mark belongs to the day it ends: it carries that day's last nanosecond, which no later entry precedes.
-        day_end_ns, self._day_end_ns = self._day_end_ns, last_ns_of_day + 1_000
-        self._add(EntryKind.CTL, last_ns_of_day, mark)
-        self._day_end_ns = day_end_ns
+        """Mark the day that is over as its last entry, in a block of that day; after a failure the next call goes on."""
+        if self.last_ts_ns < self._day_end_ns:
+            # The mark carries that day's last nanosecond, and no later entry one of that day.
+            self._take(EntryKind.CTL, self._day_end_ns - 1, encode_fact(DayMark(self._date)))
+            self.last_ts_ns = self._day_end_ns
         self.flush()
+        self._date, self._day_end_ns = self._day_of(ts_ns)
 
     def turn_day(self) -> None:
         """Mark the day now if the clock is past its end: for sessions in which nothing happens."""
@@ -137,9 +138,9 @@ class Recorder:
         """Tell a step of the wall clock, measured against the monotonic clock since the last call."""
         offset_ns = self._clock.now_ns() - self._clock.monotonic_ns()
         step_ns = offset_ns - self._offset_ns
-        self._offset_ns = offset_ns
         if abs(step_ns) > STEP_NS:
             self.fact(ClockStepped(step_ns))
+        self._offset_ns = offset_ns
 
     def flush(self) -> None:
         """Write the block that is being gathered, if any.
