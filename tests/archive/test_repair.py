@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.schemas.first_blocks import first_block
 
 from ssmd.archive.reading import Wanted, records
 from ssmd.archive.segment_index import build, index_key
@@ -45,16 +46,17 @@ async def world(make_world: Any) -> Any:
 
 
 def blocks_of(world: Any) -> list[tuple[Block, bytes]]:
-    """The blocks the world was archived from, as they would lie on the tape."""
+    """The blocks the world was archived from, as they would lie on the tape: its first session in the first layout."""
     made: list[tuple[Block, bytes]] = []
     digest = NO_DIGEST
     for session, of_session in groupby(world.lines, key=lambda line: line.session):
         entries: list[Entry] = [line.entry for line in of_session]
+        encode = encode_block if made else first_block
         for at in range(0, len(entries), CUT):
             segment = entries[at : at + CUT]
             for start in range(0, len(segment), BLOCK):
                 part = segment[start : start + BLOCK]
-                data = encode_block(session, part[0].n, [(one.kind, one.ts_recv_ns, one.payload) for one in part], digest)
+                data = encode(session, part[0].n, [(one.kind, one.ts_recv_ns, one.payload) for one in part], digest)
                 made.append((decode_block(data), data))
                 digest = made[-1][0].digest
     return made

@@ -6,6 +6,8 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
+from ssmd.schemas.blocks import NO_DIGEST, decode_block, encode_block
+
 
 def first_block(session: int, first_n: int, entries: Sequence[tuple[int, int, bytes]], previous_digest: bytes) -> bytes:
     """A block of (kind, ts_recv_ns, payload) entries."""
@@ -22,3 +24,15 @@ def first_block_of(
     )
     digest = hashlib.blake2b(head + bytes(8) + body, digest_size=16).digest()
     return head + digest + bytes(8) + body
+
+
+def begun_in_first_layout(blocks: Sequence[bytes], count: int) -> list[bytes]:
+    """The same blocks, linked, the leading `count` of them in the first layout and the others in today's."""
+    made: list[bytes] = []
+    digest = NO_DIGEST
+    for at, data in enumerate(blocks):
+        block = decode_block(data)
+        entries = [(entry.kind, entry.ts_recv_ns, entry.payload) for entry in block.entries]
+        made.append((first_block if at < count else encode_block)(block.session, block.first_n, entries, digest))
+        digest = decode_block(made[-1]).digest
+    return made

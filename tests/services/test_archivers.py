@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.schemas.first_blocks import begun_in_first_layout
 
 from ssmd.application.handler import Application
 from ssmd.archive import crash_points
@@ -573,6 +574,20 @@ async def test_a_mark_whose_messages_are_missing_is_told(world: World) -> None:
     assert "tells 5 messages, 1 are missing (the first is 0)" in archiver.health().reason
     assert archiver.health().stats["damaged"] == 1
     assert await world.content("normalized") == {}
+
+
+async def test_a_stream_begun_in_the_first_layout_is_archived_as_any(world: World, tmp_path: Path) -> None:
+    seed_day(world, Feeder())
+    blocks = world.transport.stored("raw")
+    other = World(MemoryStorage(), tmp_path / "other")
+    payloads = begun_in_first_layout([block.payload for block in blocks], len(blocks) // 2)
+    other.publish([Outgoing(one.subject, data, one.message_id) for one, data in zip(blocks, payloads, strict=True)])
+    for one in (world, other):
+        archiver = await one.archive("raw")
+        assert (archiver.health().ok, archiver.health().stats["chain_breaks"]) == (True, 0)
+    assert len(await other.check_seals("raw")) > 1
+    files = [[(seal.files, seal.sessions) for seal in await one.check_seals("raw")] for one in (world, other)]
+    assert files[0] == files[1]
 
 
 async def test_a_broken_chain_of_digests_is_counted_and_the_data_kept(world: World) -> None:

@@ -8,10 +8,11 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.schemas.first_blocks import begun_in_first_layout
 
 from ssmd.clock import DayCalendar, ManualClock
 from ssmd.errors import Misconfigured, Unavailable
-from ssmd.schemas.blocks import EntryKind, decode_header, pack_columns
+from ssmd.schemas.blocks import FIRST_MAGIC, MAGIC, EntryKind, decode_header, pack_columns
 from ssmd.schemas.control import ClockStepped, DayMark, Disconnected, decode_fact, encode_fact
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
@@ -58,6 +59,39 @@ def test_what_was_appended_is_read_back_across_files_and_openings(tmp_path: Path
     append(tape, 9, 2, b"and one more while the cursor stands at the end")
     assert payloads_of(cursor.read()) == [b"and one more while the cursor stands at the end"]
     tape.close()
+
+
+def test_a_tape_begun_in_the_first_layout_goes_on_in_todays(tmp_path: Path) -> None:
+    written = fill(tmp_path)
+    tape = TapeWriter(tmp_path)
+    end = tape.end
+    tape.close()
+    files = [_blocks(file_of(tmp_path, index).read_bytes(), index) for index in indexes(tmp_path)]
+    blocks = begun_in_first_layout([block.data for file in files for block in file], sum(map(len, files)))
+    for index, file in zip(indexes(tmp_path), files, strict=True):
+        file_of(tmp_path, index).write_bytes(b"".join(blocks[: len(file)]))
+        del blocks[: len(file)]
+    with file_of(tmp_path, index).open("ab") as torn:
+        torn.write(files[0][0].data[:100])
+    tape = TapeWriter(tmp_path, file_bytes=file_of(tmp_path, index).stat().st_size + 1000)
+    assert tape.cut is not None
+    assert (tape.cut.size_bytes, tape.end, tape.position.file_index) == (100, end, index)
+    for n in range(1, 21):
+        append(tape, 9, n, b"%d" % n)
+    tape.close()
+    found = list(verify(tmp_path))
+    assert [block for block in found if isinstance(block, Damage)] == []
+    cursor, read = TapeCursor(tmp_path), []
+    while piece := cursor.read(1000):
+        read += piece
+    assert read == found
+    assert payloads_of(read) == [*written, *(b"%d" % n for n in range(1, 21))]
+    layouts = [block.header.magic for block in read]
+    assert layouts == [FIRST_MAGIC] * (len(read) - 20) + [MAGIC] * 20
+    assert [{block.header.magic for block in read if block.position.file_index == at} for at in (index, index + 1)] == [
+        {FIRST_MAGIC, MAGIC},
+        {MAGIC},
+    ]
 
 
 def test_a_block_larger_than_one_read_is_handed_out_whole(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.schemas.first_blocks import begun_in_first_layout
 
 from ssmd.clock import DayCalendar, ManualClock
 from ssmd.errors import Misconfigured
@@ -21,7 +22,7 @@ from ssmd.streams.connection import Connection
 from ssmd.streams.publisher import NOWHERE, EntryPlace
 from ssmd.streams.recorder import Recorder
 from ssmd.streams.tape import TapeWriter
-from ssmd.streams.tape_files import file_of
+from ssmd.streams.tape_files import file_of, indexes, read_file
 from ssmd.streams.tape_summary import SessionSummary, TapeDamage, summarize
 from ssmd.streams.transport import StreamMessage, StreamName
 from ssmd.streams.transport_memory import MemoryTransport
@@ -164,3 +165,30 @@ async def test_damage_ends_a_republishing_behind_what_is_sound(tmp_path: Path) -
     sound = summarize(tmp_path).damages[0]
     assert sound.file == "0000000002.tape"
     assert b"".join(message.payload for message in transport.stored("raw")) == file_of(tmp_path, 1).read_bytes()
+
+
+async def test_a_tape_of_both_layouts_gives_the_same_records(tmp_path: Path) -> None:
+    made = []
+    for first_blocks in (0, 5):
+        tape, transport = tmp_path / str(first_blocks), MemoryTransport()
+        write_tape(tape)
+        files = list(_files(tape))
+        blocks = begun_in_first_layout([block for _, of_file in files for block in of_file], first_blocks)
+        for path, of_file in files:
+            path.write_bytes(b"".join(blocks[: len(of_file)]))
+            del blocks[: len(of_file)]
+        for published in (12, 0):
+            done = await republish(
+                tape, transport, Names("t", "kalshi", "main"), lambda session: KalshiMapper("kalshi", session), system_random
+            )
+            assert done.blocks == published
+        assert b"".join(one.payload for one in transport.stored("raw")) == b"".join(path.read_bytes() for path, _ in files)
+        made.append((transport.stored("market"), summarize(tape).sessions, summarize(tape).damages))
+    assert made[0] == made[1]
+    assert made[0][0]
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, list[bytes]]]:
+    for index in indexes(directory):
+        path = file_of(directory, index)
+        yield path, [block.data for block in read_file(path, index)]
