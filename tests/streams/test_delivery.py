@@ -13,7 +13,7 @@ from ssmd.schemas.codecs import RecordEncoder, decode_records
 from ssmd.schemas.records import BookDelta, Side, SizeMeaning
 from ssmd.streams import subjects, topology
 from ssmd.streams.connection import Connection
-from ssmd.streams.nats_client import Arrived
+from ssmd.streams.nats_client import Arrived, message_id_of
 from ssmd.streams.pull_consumer import PullConsumer, Pulled
 from ssmd.streams.transport import Outgoing
 from ssmd.streams.transport_nats import NatsTransport
@@ -86,3 +86,32 @@ async def test_repeated_and_reordered_deliveries_change_no_record(
     assert disturbed[0] >= 1
     assert seqs == list(range(seqs[0], seqs[0] + MESSAGES))
     assert digest(found) == digest(sent)
+
+
+async def test_messages_of_another_client_arrive_the_same_in_bulk_and_one_by_one(transport_url: str, fresh_env: str) -> None:
+    sent: list[tuple[bytes, dict[str, str] | None, str]] = [
+        (b"no headers", None, ""),
+        (b"", None, ""),
+        (b"an id among others", {"Before": "1", "Nats-Msg-Id": "a.b", "After": "Nats-Msg-Id: 2"}, "a.b"),
+        (b"no id", {"Other": "x"}, ""),
+        (b"", {"Nats-Msg-Id": "c"}, "c"),
+    ]
+    found: list[list[tuple[int, str, bytes, str]]] = []
+    subject = subjects.raw(fresh_env, "kalshi", "main")
+    for is_bulk in (True, False):
+        connection = await Connection.open(transport_url, name="test", timeout_s=30, is_bulk=is_bulk)
+        if is_bulk:
+            wanted = topology.desired(fresh_env, max_age_s=3600, max_bytes=64 << 20)
+            await topology.apply({"transport": connection}, [one for one in wanted if one.endpoint == "transport"])
+            for payload, headers, _ in sent:
+                await connection.request(subject, payload, timeout_s=30, headers=headers)
+        consumer = await PullConsumer.open(connection, topology.stream_name(fresh_env, "raw"), after=0, filters=(), batch=2)
+        pulled: list[Pulled] = []
+        async with asyncio.timeout(30):
+            while len(pulled) < len(sent):
+                pulled += await consumer.next(1.0)
+        assert consumer.failure == ""
+        found.append([(one.seq, one.subject, one.payload, message_id_of(one.headers)) for one in pulled])
+        await consumer.close()
+        await connection.close()
+    assert found[0] == found[1] == [(seq, subject, payload, one) for seq, (payload, _, one) in enumerate(sent, 1)]
