@@ -65,6 +65,15 @@ async def test_a_file_is_created_once(storage: Storage, tmp_path: Path) -> None:
     assert path.read_bytes() == b"one"
 
 
+async def test_a_listing_of_many_pages_has_every_key(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ("local", "s3"):
+        monkeypatch.setattr(f"ssmd.archive.storage_{backend}.LIST_KEYS", 5)
+    keys = [f"many/{at:02}" for at in range(16)]
+    await asyncio.gather(*(storage.put(key, b"") for key in keys))
+    assert await keys_of(storage) == keys
+    assert await keys_of(storage, "many/0") == keys[:10]
+
+
 async def test_of_many_racers_one_creates(storage: Storage, tmp_path: Path) -> None:
     paths = [file_of(tmp_path, b"%d" % at) for at in range(8)]
     results = await asyncio.gather(*(storage.put_file("raced", path) for path in paths), return_exceptions=True)

@@ -14,6 +14,7 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -21,7 +22,8 @@ from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, 
 from ssmd.errors import Conflict, Misconfigured, Rejected, Unavailable
 
 _PARTIAL: Final = ".partial-"
-_LIST_BATCH: Final = 1000
+LIST_KEYS: Final = 1000
+"""So many keys at once, between which others have their turn."""
 _MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT})
 
 Answer = TypeVar("Answer")
@@ -61,7 +63,7 @@ class LocalStorage:
 
     async def list(self, prefix: str = "") -> AsyncIterator[str]:
         names = self._names(prefix)
-        while batch := await self._run(None, lambda: [key for key, _ in zip(names, range(_LIST_BATCH), strict=False)]):
+        while batch := await self._run(None, lambda: list(islice(names, LIST_KEYS))):
             for key in batch:
                 yield key
 

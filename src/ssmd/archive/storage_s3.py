@@ -30,6 +30,8 @@ ATTEMPTS_MAX: Final = 4
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0  # the longest silence of a server in the middle of a request
 _FIRST_WAIT_S: Final = 0.1
+LIST_KEYS: Final = 1000
+"""Of one answer; no server gives more."""
 _PROBE_KEY: Final = "ssmd-probe/conditional-put"
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 _ABSENT: Final = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -136,7 +138,7 @@ class S3Storage:
         keys: list[str] = []
         token: dict[str, str] = {}
         while True:
-            asked = {"Bucket": self._access.bucket, "Prefix": self._access.prefix + prefix, **token}
+            asked = {"Bucket": self._access.bucket, "Prefix": self._access.prefix + prefix, "MaxKeys": LIST_KEYS, **token}
             page = await self._call(prefix, partial(_list_page, asked))
             keys += [found["Key"].removeprefix(self._access.prefix) for found in page.get("Contents", ())]
             if not page.get("IsTruncated"):
