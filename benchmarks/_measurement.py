@@ -1,4 +1,4 @@
-"""What a soak leaves behind: one JSON document, of one form for all, in docs/measurements."""
+"""What a soak or a benchmark leaves behind: one JSON document, of one form for all, in docs/measurements."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import _table
 
 from ssmd.clock import SystemClock, date_of
 
@@ -51,3 +54,20 @@ def write_measurement(
     output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"{document['verdict']}: {output}", file=sys.stderr)
     return document
+
+
+def write_rows(name: str, arguments: Sequence[str], *, rounds: int, figures: dict[str, Any], **more: Any) -> int:
+    """What a benchmark ends with: the rows that it printed, as docs/measurements/`name` if `--json [FILE]` is in `arguments`.
+
+    Returns:
+        the exit status: 1 when a row does not hold, and says so.
+    """
+    missed = [f"{row['what']}: {row['ratio']:.2f}, wanted {row['wanted']}" for row in _table.ROWS if row["holds"] is False]
+    if "--json" in arguments:
+        given = [one for one in arguments[arguments.index("--json") + 1 :][:1] if not one.startswith("-")]
+        output = Path(given[0]) if given else MEASUREMENTS / name
+        more |= {"rows": _table.ROWS, "missed": missed}
+        write_measurement(output, seed=None, rounds=rounds, figures=figures, is_good=not missed, **more)
+    for line in missed:
+        _table.note(f"missed: {line}")
+    return 1 if missed else 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Final
+from typing import Any, Final
 
 from ssmd.settings import variables
 
@@ -19,6 +19,11 @@ ROW: Final = re.compile(r" *(\d+\.\d\d|-)  \S")
 """How each row begins."""
 IN_TABLE: Final = "SSMD_BENCH_TABLE"
 """Set for scripts whose rows go into a table that has its heading."""
+
+
+ROWS: Final[list[dict[str, Any]]] = []
+"""The rows printed by this process, for `_measurement.write_rows`."""
+_WANTED: Final = re.compile(r"([<>]=) ([0-9.]+)")
 
 
 def heading() -> None:
@@ -32,8 +37,15 @@ def show_heading() -> None:
     print(f"{'ratio':>7}  {'what':<46} {'ours':<26} {'baseline':<36} wanted", flush=True)
 
 
-def row(ratio: float, what: str, ours: str, baseline: str, wanted: str = "") -> None:
-    """Print one figure. `ratio`: ours over the baseline's; where less is better, `wanted` says so by "<="."""
+def row(ratio: float, what: str, ours: str, baseline: str, wanted: str = "", *, holds: bool | None = None) -> None:
+    """Print one figure. `ratio`: ours over the baseline's; where less is better, `wanted` says so by "<=".
+
+    Args:
+        holds: whether what is wanted holds, where `wanted` speaks of something else than the ratio.
+    """
+    if holds is None and (bound := _WANTED.fullmatch(wanted)):
+        holds = ratio <= float(bound[2]) if bound[1] == "<=" else ratio >= float(bound[2])
+    ROWS.append({"what": what, "ratio": round(ratio, 3), "ours": ours, "baseline": baseline, "wanted": wanted, "holds": holds})
     print(f"{ratio:7.2f}  {what:<46} {ours:<26} {baseline:<36} {wanted}".rstrip(), flush=True)
 
 

@@ -1,6 +1,6 @@
 """The archivers beside reading, compressing and hashing alone, and the codecs beside pycapnp; ratios first.
 
-    python benchmarks/archive.py [FRAMES] [ROUNDS] [--json FILE]
+    python benchmarks/archive.py [FRAMES] [ROUNDS] [--json [FILE]]
 
 Frames come in blocks of 50 (10 ms at 5,000 a second) from one nats-server, with the records and marks the connector makes
 of them: of the genuine capture (a seeded one where it is absent), and of 2,000 tickers that follow Zipf's law. Rounds
@@ -20,8 +20,12 @@ normalized   records/s, likewise
                begin when the first segment has been sealed.
              - by CPU: CPU seconds of this process and of those it started, cold, beside our reader. By the clock ours may use
                two cores (an archiver's loop reads and orders, the process beside it writes), by CPU that counts twice.
+RSS          highest resident memory of an archiver in a process of its own, and of the process that writes beside it, while they
+             archive all that as fast as they can
 encode       records/s by template; baseline = pycapnp
 decode       records/s in place; baseline = pycapnp
+
+A figure that misses what is wanted makes the exit status 1. --json writes docs/measurements/archive-speed.json, or FILE.
 """
 
 from __future__ import annotations
@@ -30,11 +34,10 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
-import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +52,7 @@ import nats
 import structlog
 import uvloop
 import zstandard
+from _measurement import write_rows
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from ssmd.application.handler import Application
@@ -77,6 +81,8 @@ FRAME_BYTES = 1 << 20
 FETCH = 100
 BARE_MESSAGES = 50_000
 WANTED = ">= 0.7"
+RSS_MIB_MAX = 300
+CHILD_S_MAX = 120
 
 
 def record(at: int) -> BookDelta:
@@ -136,12 +142,16 @@ class Archived(NamedTuple):
     steady_s: float
 
 
-async def archive(transport: NatsTransport, build: Any, directory: Path) -> Archived:
+async def archive(
+    transport: NatsTransport, build: Any, directory: Path, at_seal: Callable[[Any], None] | None = None
+) -> Archived:
     sealed: list[tuple[float, int]] = []
 
     def note(point: str) -> None:
         if point == crash_points.AFTER_SEAL:  # what was sealed before this seal
             sealed.append((time.perf_counter(), int(archiver.health().stats["records"])))
+            if at_seal is not None:
+                at_seal(archiver)
 
     began = time.perf_counter()
     archiver = build(
@@ -170,6 +180,28 @@ async def archive(transport: NatsTransport, build: Any, directory: Path) -> Arch
     return Archived(records, whole_s, records - sealed[1][1], flushed - sealed[0][0])
 
 
+def highest_rss_mib(pid: int | str) -> float:
+    """The most resident memory that the process ever had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+async def archive_alone(url: str, stream: str, directory: str) -> None:
+    """Child: archive a stream; prints the highest memory of this process, and of the one that writes, in MiB."""
+    found = {"archiver": 0.0, "writer": 0.0}
+
+    def look(archiver: Any) -> None:
+        found["archiver"] = highest_rss_mib("self")
+        child = archiver._sealer._process._child  # noqa: SLF001 - it is what is measured
+        if child is not None:
+            found["writer"] = max(found["writer"], highest_rss_mib(child.pid))
+
+    transport = await NatsTransport.open(url, ENV)
+    await archive(transport, RawArchiver if stream == "raw" else NormalizedArchiver, Path(directory), look)
+    await transport.close()
+    print(json.dumps(found), flush=True)
+
+
 def cpu_s() -> float:
     """CPU seconds of this process and of those that it started and that have ended: the server has not."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -188,6 +220,11 @@ class Figures:
         own_rate, base_rate = (count / statistics.median(times) for times in zip(*pairs, strict=True))
         _table.row(ratio, name, f"{own_rate:,.0f} {unit}", f"{base_rate:,.0f} {unit}", wanted)
         self.found[f"{name} ratio"], self.found[f"{name} per_s"] = round(ratio, 3), round(own_rate)
+
+    def show_rss(self, name: str, mib: float) -> None:
+        """`mib`: the most that a process had."""
+        _table.row(mib / RSS_MIB_MAX, f"{name}: highest RSS", f"{mib:,.0f} MiB", f"{RSS_MIB_MAX} MiB, the limit", "<= 1")
+        self.found[f"{name} rss_mib"] = round(mib)
 
 
 async def fill(transport: NatsTransport, url: str, out: Iterable[Outgoing]) -> None:
@@ -260,6 +297,12 @@ async def one_stream(
     figures.show(f"{name}: beside our reader", unit, records, pairs["ours"])
     figures.show(f"{name}: from a cold start", unit, records, pairs["cold"])
     figures.show(f"{name}: by CPU", unit, records, pairs["cpu"])
+    alone = directory / f"{stream}-alone"
+    alone.mkdir()
+    command = [sys.executable, __file__, "--child", url, stream, str(alone)]
+    done = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, text=True, timeout=CHILD_S_MAX, check=True)
+    for who, mib in json.loads(done.stdout.splitlines()[-1]).items():
+        figures.show_rss(f"{name}, {who}", mib)
 
 
 async def codec_rates(count: int, rounds: int, figures: Figures) -> None:
@@ -290,10 +333,9 @@ async def codec_rates(count: int, rounds: int, figures: Figures) -> None:
     figures.show("decode", "records/s", count, decodes)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     numbers = [int(text) for text in arguments if text.isdigit()]
     count, rounds = (*numbers, *(400_000, 5)[len(numbers) :])[:2]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     figures = Figures()
     _table.heading()
     uvloop.run(codec_rates(20_000, rounds, figures))
@@ -301,13 +343,12 @@ def main(arguments: list[str]) -> None:
         name, frames = archive_input.capture_frames(Path(directory))
     uvloop.run(streams(name, frames, count, rounds, figures))
     uvloop.run(streams("2,000 Zipf tickers", archive_input.zipf_frames(count), count, rounds, figures))
-    figures.found["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"        peak memory {figures.found['peak_rss_mib']} MiB, with what was archived held for the baseline")
-    if "--json" in arguments:
-        machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.system()}
-        document = {"frames": count, "rounds": rounds, "machine": machine, "figures": figures.found}
-        Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps(document, indent=2) + "\n")
+    return write_rows("archive-speed.json", arguments, rounds=rounds, figures=figures.found, frames=count)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if sys.argv[1:2] == ["--child"]:
+        uvloop.run(archive_alone(*sys.argv[2:]))
+    else:
+        sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """From WebSocket to acknowledged block and records in one connector process, beside the bare NATS client.
 
-    python benchmarks/capture.py [--frames 100000] [--rounds 3]
+    python benchmarks/capture.py [--frames 100000] [--rounds 3] [--json [FILE]]
 
 Then the time from receive to acknowledgement at 5,000 frames/s, and the memory of a run ten times as long.
 
@@ -8,6 +8,8 @@ Each round plays a capture from a simulator process at full speed into a connect
 publish as many messages of the same size, with acks and Msg-Ids, pipelined, in a process of its own. Two inputs: the
 genuine capture where it is present beside the checkout, else a seeded one of its shape; and 2,000 tickers whose traffic
 falls off as Zipf's law has it.
+
+A figure that misses what is wanted makes the exit status 1. --json writes docs/measurements/capture.json, or FILE.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 
 import _table
 import uvloop
+from _measurement import write_rows
 
 from ssmd.application.handler import Application
 from ssmd.clock import SystemClock
@@ -52,6 +55,7 @@ WINDOW = 4096
 FRAMES_PER_S = 5000
 BATCH = FRAMES_PER_S // 100
 RUN_S_MAX = 120
+P99_MS_MAX = 25
 
 
 def write_zipf_capture(path: Path, frames: int, tickers: int = 2000, seed: int = 1, spacing_ns: int = 20_000) -> int:
@@ -286,7 +290,7 @@ async def measure_latency(directory: Path, seconds: int, rounds: int) -> None:
     frames = write_zipf_capture(path, FRAMES_PER_S * seconds, tickers=200, spacing_ns=10**9 // FRAMES_PER_S)
     found = [await one_round(path, frames, speed="1x") for _ in range(rounds)]
     best = min(found, key=lambda one: one[0]["p99_ms"])
-    for quantile, wanted in (("p50_ms", ""), ("p99_ms", "<= 25 ms")):
+    for quantile, wanted in (("p50_ms", ""), ("p99_ms", f"<= {P99_MS_MAX} ms")):
         ours, bare = best[0][quantile], best[1][quantile]
         _table.row(
             ours / bare,
@@ -294,6 +298,7 @@ async def measure_latency(directory: Path, seconds: int, rounds: int) -> None:
             f"{ours:.1f} ms, best of {rounds}",
             f"{bare:.1f} ms, bare client",
             wanted,
+            holds=ours <= P99_MS_MAX if wanted else None,
         )
     every = ", ".join(f"{connector['p99_ms']:.1f} beside {bare['p99_ms']:.1f}" for connector, bare in found)
     _table.note(f"receive to ack, p99 of each round of {seconds} s in ms, ours beside the bare client's: {every}")
@@ -323,10 +328,11 @@ async def measure_memory(directory: Path, frames: int) -> None:
     )
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=100_000, help="of the seeded inputs")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", nargs="?", const="", metavar="FILE", help="write docs/measurements/capture.json, or FILE")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -340,7 +346,7 @@ def main() -> None:
             uvloop.run(publish_paced(rest[0], int(rest[1]), int(rest[2])))
         else:
             uvloop.run(publish_bare(rest[0], int(rest[1]), int(rest[2])))
-        return
+        return 0
     _table.heading()
     with tempfile.TemporaryDirectory() as directory:
         capture, frames = GENUINE, 102_555
@@ -354,7 +360,8 @@ def main() -> None:
         zipf.unlink()
         asyncio.run(measure_latency(Path(directory), 10, options.rounds))
         asyncio.run(measure_memory(Path(directory), options.frames // 2))
+    return write_rows("capture.json", sys.argv[1:], rounds=options.rounds, figures={}, frames=options.frames)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

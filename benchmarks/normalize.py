@@ -1,10 +1,12 @@
 """Frames a second through the Kalshi mapper, beside decoding alone and beside cryptofeed's playback of its own sample.
 
-    python benchmarks/normalize.py [CAPTURE.jsonl.zst] [ROUNDS]
+    python benchmarks/normalize.py [CAPTURE.jsonl.zst] [ROUNDS] [--json [FILE]]
 
 Each round is one pass over all frames, as the entries of one session a connection, then one of each baseline; told are
 medians. Seconds are CPU seconds, so that neighbours on the machine count less. Without a capture it is the genuine one
 beside the checkout, else a seeded one of its shape.
+
+A figure that misses what is wanted makes the exit status 1. --json writes docs/measurements/normalize.json, or FILE.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 import _cryptofeed
 import _table
 import msgspec
+from _measurement import write_rows
 
 from ssmd.archive.segment import read_file, split_lines
 from ssmd.exchanges.kalshi.frames import DOLLARS
@@ -107,9 +110,10 @@ def measure(path: Path, rounds: int) -> None:
         _table.row(own / other, beside, f"{own:,.0f} frames/s", f"{other:,.0f} msg/s, its Kraken sample", ">= 1.5")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     _table.heading()
-    given = [Path(one) for one in arguments if not one.isdigit()]
+    named = arguments[: arguments.index("--json")] if "--json" in arguments else arguments
+    given = [Path(one) for one in named if not one.isdigit()]
     rounds = next((int(one) for one in arguments if one.isdigit()), 7)
     with tempfile.TemporaryDirectory() as directory:
         path = given[0] if given else GENUINE
@@ -118,7 +122,8 @@ def main(arguments: list[str]) -> None:
             path = Path(directory) / "seeded.jsonl"
             write_seeded_capture(path, seed=1, frames=100_000)
         measure(path, rounds)
+    return write_rows("normalize.json", arguments, rounds=rounds, figures={})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
