@@ -365,17 +365,18 @@ def test_a_day_that_turns_while_the_tape_is_full_is_marked_once_and_last(tmp_pat
     tape.close()
 
 
-def test_nothing_follows_in_a_day_that_is_marked_though_the_clock_steps_back(tmp_path: Path) -> None:
-    day_end = NOON + 12 * 3_600_000_000_000
-    clock = ManualClock(day_end - 5)
+@pytest.mark.parametrize("days", [0, 2])
+def test_nothing_follows_in_a_day_that_is_over_though_the_clock_steps_back(tmp_path: Path, days: int) -> None:
+    clock = ManualClock(NOON + 12 * 3_600_000_000_000 - 5)
     recorder, blocks, tape = record(tmp_path, clock)
     recorder.frame(b"old")
-    clock.advance(5)
+    clock.advance(5 + days * 24 * 3_600_000_000_000)
+    later = clock.now_ns()
     recorder.turn_day()
     clock.step(NOON)
     recorder.frame(b"new")
     recorder.flush()
-    assert [entry.ts_recv_ns for entry in blocks[1].decode().entries] == [day_end]
+    assert [entry.ts_recv_ns for entry in blocks[1].decode().entries] == [later]
     tape.close()
 
 

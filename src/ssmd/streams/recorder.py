@@ -126,6 +126,7 @@ class Recorder:
             self._take(EntryKind.CTL, self._day_end_ns - 1, encode_fact(DayMark(self._date)))
             self.last_ts_ns = self._day_end_ns
         self.flush()
+        self.last_ts_ns = ts_ns
         self._date, self._day_end_ns = self._day_of(ts_ns)
 
     def turn_day(self) -> None:
