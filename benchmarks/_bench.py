@@ -37,7 +37,7 @@ def main(names: list[str]) -> int:
             elif line.strip() and not line.startswith("ratio"):
                 notes.append(f"{script.stem}: {line}")
         if done.returncode:
-            _table.not_run(script.stem, f"it ended with status {done.returncode}, see below")
+            _table.not_run(f"{script.stem}, or a figure is missed", f"it ended with status {done.returncode}, see below")
             status = 1
         notes.append(f"{script.stem}: took {time.monotonic() - began:.0f} s")
     print("\n".join(notes), file=sys.stderr)

@@ -20,8 +20,8 @@ normalized   records/s, likewise
                begin when the first segment has been sealed.
              - by CPU: CPU seconds of this process and of those it started, cold, beside our reader. By the clock ours may use
                two cores (an archiver's loop reads and orders, the process beside it writes), by CPU that counts twice.
-RSS          highest resident memory of an archiver in a process of its own, and of the process that writes beside it, while they
-             archive all that as fast as they can
+RSS          highest resident memory of an archiver in a process of its own, and of the process that writes beside it, while
+             they archive all that as fast as they can
 encode       records/s by template; baseline = pycapnp
 decode       records/s in place; baseline = pycapnp
 

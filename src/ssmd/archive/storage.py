@@ -16,6 +16,9 @@ from ssmd.errors import Rejected
 CHUNK_BYTES: Final = 1 << 20
 """Objects are read and written in pieces of at most this size."""
 
+LIST_KEYS: Final = 1000
+"""Objects are listed so many at once; no S3 server gives more."""
+
 PutResult = Literal["created", "identical"]
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_%-][A-Za-z0-9_.%-]*(?:/[A-Za-z0-9_%-][A-Za-z0-9_.%-]*)*")

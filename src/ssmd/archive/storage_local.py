@@ -18,12 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, hash_file, no_such_object
+from ssmd.archive.storage import CHUNK_BYTES, LIST_KEYS, ObjectStat, PutResult, check_key, hash_file, no_such_object
 from ssmd.errors import Conflict, Misconfigured, Rejected, Unavailable
 
 _PARTIAL: Final = ".partial-"
-LIST_KEYS: Final = 1000
-"""So many keys at once, between which others have their turn."""
 _MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT})
 
 Answer = TypeVar("Answer")

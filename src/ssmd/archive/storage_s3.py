@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
-from ssmd.archive.storage import CHUNK_BYTES, ObjectStat, PutResult, check_key, hash_file, no_such_object
+from ssmd.archive.storage import CHUNK_BYTES, LIST_KEYS, ObjectStat, PutResult, check_key, hash_file, no_such_object
 from ssmd.errors import Conflict, Misconfigured, Unavailable
 from ssmd.identifiers import RandomBytes, system_random
 
@@ -30,8 +30,6 @@ ATTEMPTS_MAX: Final = 4
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0  # the longest silence of a server in the middle of a request
 _FIRST_WAIT_S: Final = 0.1
-LIST_KEYS: Final = 1000
-"""Of one answer; no server gives more."""
 _PROBE_KEY: Final = "ssmd-probe/conditional-put"
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 _ABSENT: Final = frozenset({"NoSuchKey", "404", "NotFound"})
