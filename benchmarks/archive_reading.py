@@ -13,7 +13,8 @@ book         `book_at` on a day of 10 million book changes of 64 tickers (--chan
              milliseconds of 20 instants spread over the day, in a process of its own; also without the sidecars, once
 command      `ssmd data book` on the same day, from the start of its process to its end: wall milliseconds, the median of
              rounds that alternate with a bare interpreter (`python -c pass`), one that imports what any command line of
-             typer does, and `ssmd data book --help`: what the book takes stands beside what others take
+             typer does, and `ssmd data book --help`: what the book takes stands beside what others take. Nothing is wanted of
+             it: the limit is the query's, and most of this is the start of a Python process with its modules
 inventory    `queries.days_inventory` of 1,000 days, wall milliseconds, the median of five
 RSS          peak of the process, with the day itself held in memory; of the book's process, and of who made its sidecars
 
@@ -376,7 +377,7 @@ def show(figures: dict[str, float]) -> None:
         found = figures[key]
         if key == "command_ms":
             beside = f"{limit} ms; {figures['interpreter_ms']:,.0f} python, {figures['typer_ms']:,.0f} typer"
-            told(found / limit, what, f"{found:,.0f} {unit}", beside, 1, is_most=True)
+            _table.row(found / limit, what, f"{found:,.0f} {unit}", beside)
             continue
         told(found / limit, what, f"{found:,.0f} {unit}", f"{limit} {unit}, the limit", 1, is_most=True)
     for key, value in figures.items():
