@@ -65,12 +65,16 @@ class Recorder:
         """Whether entries wait for their block to be written."""
         return bool(self._times)
 
-    def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int) -> None:
-        """Go on behind entry `last_n` of a session that another process began; before anything is recorded."""
+    def resume(self, last_n: int, last_ts_ns: int, last_frame_ns: int, *, is_marked: bool = False) -> None:
+        """Go on behind entry `last_n` of a session that another process began; before anything is recorded.
+
+        Args:
+            is_marked: that entry marks the end of its day.
+        """
         self.last_n = last_n
-        self.last_ts_ns = last_ts_ns
+        self.last_ts_ns = last_ts_ns + is_marked  # the mark carries its day's last nanosecond
         self.last_frame_ns = last_frame_ns
-        self._date, self._day_end_ns = self._day_of(last_ts_ns)
+        self._date, self._day_end_ns = self._day_of(self.last_ts_ns)
 
     def frame(self, payload: bytes) -> None:
         """Take one payload of the venue; its receive time is now.

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from ssmd.errors import Malformed, Misconfigured, Unavailable
 from ssmd.schemas.blocks import NO_DIGEST, BlockHeader, EntryKind, encode_body
-from ssmd.schemas.control import Disconnected, decode_fact
+from ssmd.schemas.control import DayMark, Disconnected, decode_fact
 from ssmd.streams.tape_files import TapeBlock, TapePosition, file_of, indexes, read_file, size_bytes
 
 FILE_BYTES: Final = 64 << 20
@@ -28,7 +28,8 @@ BYTES_MAX: Final = 16 << 30
 class TapeEnd(NamedTuple):
     """What the last session on a tape left behind; all zeros for an empty tape.
 
-    `last_frame_ns` is the receive time of its last `in` entry, `is_closed` whether it ends in a `disconnected` fact.
+    `last_frame_ns` is the receive time of its last `in` entry, `is_closed` whether it ends in a `disconnected` fact,
+    `is_marked` whether in a day-mark.
     """
 
     session: int = 0
@@ -37,6 +38,7 @@ class TapeEnd(NamedTuple):
     last_frame_ns: int = 0
     is_closed: bool = True
     closing: Disconnected | None = None
+    is_marked: bool = False
 
 
 class CutTail(NamedTuple):
@@ -287,6 +289,7 @@ def _end_of(directory: Path, found: list[int], last: TapeBlock | None) -> TapeEn
     session = last.header.session
     last_frame_ns = 0
     closing: Disconnected | None = None
+    is_marked = False
     for index in reversed(found):
         blocks = [block for block in read_file(file_of(directory, index), index) if block.header.session == session]
         for block in reversed(blocks):
@@ -294,6 +297,7 @@ def _end_of(directory: Path, found: list[int], last: TapeBlock | None) -> TapeEn
                 if entry.kind == EntryKind.CTL and entry.n == last.header.last_n:
                     fact = decode_fact(entry.payload)
                     closing = fact if isinstance(fact, Disconnected) else None
+                    is_marked = isinstance(fact, DayMark)
                 if entry.kind == EntryKind.IN:
                     last_frame_ns = entry.ts_recv_ns
                     break
@@ -301,7 +305,7 @@ def _end_of(directory: Path, found: list[int], last: TapeBlock | None) -> TapeEn
                 break
         if last_frame_ns or not blocks:
             break
-    return TapeEnd(session, last.header.last_n, last.header.last_ts_ns, last_frame_ns, closing is not None, closing)
+    return TapeEnd(session, last.header.last_n, last.header.last_ts_ns, last_frame_ns, closing is not None, closing, is_marked)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -76,10 +76,10 @@ def close_killed_session(
     cut = (TailCut(tape.cut.size_bytes, tape.cut.kept_as),) if tape.cut is not None else ()
     if tape.has_restarted:
         day, day_end_ns = day_of(end.last_ts_ns)
-        mark = (DayMark(day),) if clock.now_ns() >= day_end_ns else ()
+        mark = (DayMark(day),) if clock.now_ns() >= day_end_ns and not end.is_marked else ()
         return Before(PreviousSession(end.session, end.last_n, heard_ns, "killed", evidence), (*cut, *mark))
     recorder = make_recorder(end.session)
-    recorder.resume(end.last_n, end.last_ts_ns, end.last_frame_ns)
+    recorder.resume(end.last_n, end.last_ts_ns, end.last_frame_ns, is_marked=end.is_marked)
     with tape.unbounded():
         recorder.turn_day()
         for fact in cut:
