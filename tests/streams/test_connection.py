@@ -6,6 +6,7 @@ import asyncio
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,27 @@ async def test_a_wrong_password_is_misconfigured(tmp_path: Path) -> None:
     finally:
         server.terminate()
         await server.wait()
+
+
+async def test_a_connection_that_is_reset_with_bytes_to_send_is_known_to_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reset(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    server = await start_nats(tmp_path / "nats", sync_always=False)
+    try:
+        connection = await Connection.open(server.url, name="test", timeout_s=30)
+        client: Any = connection.client
+        for method in ("read", "drain"):
+            monkeypatch.setattr(client._transport, method, reset)
+        client._pending, client._pending_data_size = [b"PING\r\n"], 6
+        await client._read_loop()
+        assert connection.lost.is_set()
+        assert "reset by peer" in connection.reason
+        await connection.abandon()
+    finally:
+        await server.stop()
 
 
 async def test_requests_fail_when_the_server_dies_not_at_their_deadline(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ class PromptClient(Client):
         """Be the user with that public key; the nonce is signed by `signature_cb`."""
         self._public_nkey = public
 
+    async def _read_loop(self) -> None:
+        try:
+            await super()._read_loop()
+        except OSError as error:
+            # What it still had to send met a connection that is gone: nats-py ends amid its close, and tells nobody.
+            await self._error_cb(error)
+
     async def _process_pong(self) -> None:
         # The answer to a ping that nobody waits for any more would end nats-py's read loop, and leave the connection standing.
         pongs: list[asyncio.Future[bool]] = getattr(self, "_pongs", [])
