@@ -90,7 +90,6 @@ class BlockMapper:
             self._session = block.session
         facts: list[CaptureEvent] = []
         groups: dict[tuple[str, str], list[bytes]] = {}
-        counts: dict[str, int] = {}
         map_entry, encode = mapper.map, self._encode
         for entry in block.entries:
             records, found, reason = map_entry(entry)
@@ -103,9 +102,7 @@ class BlockMapper:
                 _, feed, connection = self._names
                 self._on_unmapped(unmapped(feed, connection, place, entry.ts_recv_ns, reason, entry.payload))
             for record in records:
-                kind = KIND_OF[record.__class__]
-                counts[kind] = counts.get(kind, 0) + 1
-                key = (kind, record.ticker)
+                key = (KIND_OF[record.__class__], record.ticker)
                 group = groups.get(key)
                 if group is None:
                     groups[key] = [encode(record)]
@@ -114,7 +111,7 @@ class BlockMapper:
         reaches = EntryPlace(block.session, block.last_n)
         unit = None
         if is_wanted:
-            unit = self._unit(block, data, reaches, groups, counts, mapper.version)
+            unit = self._unit(block, data, reaches, groups, mapper.version)
         self._previous = reaches
         return unit, facts
 
@@ -124,9 +121,11 @@ class BlockMapper:
         data: bytes,
         reaches: EntryPlace,
         groups: dict[tuple[str, str], list[bytes]],
-        counts: dict[str, int],
         mapper_version: int,
     ) -> Unit:
+        counts: dict[str, int] = {}
+        for (kind, _), group in groups.items():
+            counts[kind] = counts.get(kind, 0) + len(group)
         connection, session, first_n = self._names.connection, block.session, block.first_n
         market = [
             Outgoing(self._subject(key), b"".join(group), message_id(Place(connection, session, first_n, part)))
