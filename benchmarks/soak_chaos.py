@@ -98,7 +98,7 @@ async def away(seed: int, seconds: float, rate: int) -> dict[str, Any]:
         write_registry(Path(directory), {ENV: text}, definition_sha256())
         environment = resolve_environment(Workspace(Path(directory)), ENV, date_of(CLOCK.now_ns()))
         # The pause before a restart is shortened by up to a half at random.
-        policy = RestartPolicy(limit=1000, first_s=seconds * 1.5, max_s=seconds * 1.5)
+        policy = RestartPolicy(limit=1000, first_s=seconds * 2, max_s=seconds * 2)
         async with LocalSystem(environment, dict(variables()), CLOCK, lambda _: None, policy=policy) as system:
             await system.until_capturing()
             pid = system.supervisor.processes()["connector"].pid
