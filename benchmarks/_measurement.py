@@ -59,6 +59,9 @@ def write_measurement(
 def write_rows(name: str, arguments: Sequence[str], *, rounds: int, figures: dict[str, Any], **more: Any) -> int:
     """What a benchmark ends with: the rows that it printed, as docs/measurements/`name` if `--json [FILE]` is in `arguments`.
 
+    Args:
+        figures: more than the rows tell; none = their ratios.
+
     Returns:
         the exit status: 1 when a row does not hold, and says so.
     """
@@ -67,6 +70,7 @@ def write_rows(name: str, arguments: Sequence[str], *, rounds: int, figures: dic
         given = [one for one in arguments[arguments.index("--json") + 1 :][:1] if not one.startswith("-")]
         output = Path(given[0]) if given else MEASUREMENTS / name
         more |= {"rows": _table.ROWS, "missed": missed}
+        figures = figures or {row["what"]: row["ratio"] for row in _table.ROWS}
         write_measurement(output, seed=None, rounds=rounds, figures=figures, is_good=not missed, **more)
     for line in missed:
         _table.note(f"missed: {line}")
