@@ -174,6 +174,10 @@ class Joined(NamedTuple):
     sizes: Sequence[int]
     payloads: bytes
 
+    def cut(self) -> list[bytes]:
+        """The payloads, each by itself."""
+        return _cut_apart(self.payloads, 0, self.sizes)
+
 
 class Surveyed(NamedTuple):
     """What is known of a verified block whose entries have not been taken out: `kinds` has a byte for each."""
@@ -247,8 +251,7 @@ def _verified(data: bytes, offset: int) -> BlockHeader:
 def _columns(data: bytes, header: BlockHeader, start: int) -> Columns:
     kinds, times, sizes, at = _heads(data, header, start)
     if header.magic == MAGIC:
-        ends = list(accumulate(sizes, initial=at))
-        payloads = [data[begin:end] for begin, end in pairwise(ends)]
+        payloads = _cut_apart(data, at, sizes)
     else:
         payloads = []
         for size in sizes:
@@ -257,6 +260,10 @@ def _columns(data: bytes, header: BlockHeader, start: int) -> Columns:
             payloads.append(data[begin:at])
     numbers = range(header.first_n, header.first_n + header.entries_count)
     return Columns(header.session, numbers, header.previous_digest, header.digest, kinds, times, payloads)
+
+
+def _cut_apart(data: bytes, start: int, sizes: Sequence[int]) -> list[bytes]:
+    return [data[begin:end] for begin, end in pairwise(accumulate(sizes, initial=start))]
 
 
 def _heads(data: bytes, header: BlockHeader, start: int) -> tuple[bytes, Sequence[int], Sequence[int], int]:
