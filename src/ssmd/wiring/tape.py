@@ -56,8 +56,9 @@ def tape_directory(environment: ResolvedEnvironment, connection: str = "") -> Pa
     directory = tapes / (connection or environment.document.capture.connection)
     if not indexes(directory):
         there = sorted(path.name for path in tapes.iterdir() if path.is_dir()) if tapes.is_dir() else []
-        known = f"there are tapes of {', '.join(there)}" if there else "it has none yet"
-        raise Misconfigured(f"{environment.name} has no tape of {directory.name!r}; {known}")
+        if not there:
+            raise Misconfigured(f"{environment.name} has no tape yet", mend=f"ssmd up {environment.name}")
+        raise Misconfigured(f"{environment.name} has no tape of {directory.name!r}; there are tapes of {', '.join(there)}")
     return directory
 
 
